@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Dressing-Attention: self-attention plus attention to every garment's tokens (Eq. 6-8), in one product per term.
+
+    Z_new = softmax(Q K^T / sqrt d) V  +  strength * softmax(Q K'^T / sqrt d) V'
+
+K' and V' hold all garments' tokens one after another, so one softmax runs over all of them. Three things ride in that
+same call, in spare columns of each head, so that no mask tensor is needed and the fast kernels stay usable:
+
+    null token     one learned key with a zero value and the logit  q . k0 / sqrt d + b + log M,  by which a pixel may
+                   attend to no garment; its bias sits in two columns, a high and a low part, so that bf16 keeps it
+    region masks   one column per garment that adds 30 (m_k - 1) to the logits of garment k's tokens
+    maps           one column of V' per garment that is 1 for its own tokens, so that A_k comes out beside the result
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional
+
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""(query (B, L, H*d), key (B, M, H*d), value (B, M, H*d), heads H) -> (B, L, H*d), logits divided by sqrt d."""
+
+REGION_BIAS = 30.0
+"""What a pixel outside a garment's region subtracts from that garment's logits; exp(-30) is 1e-13."""
+
+
+def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """PyTorch's attention in the layout of `Attend`."""
+    query, key, value = (rearrange(x, "b l (h d) -> b h l d", h=heads) for x in (query, key, value))
+    return rearrange(functional.scaled_dot_product_attention(query, key, value), "b h l d -> b l (h d)")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which spare columns the heads of K' and V' carry.
+
+    dim: d, a head's own width. garments: N. null, regions, maps: what rides along, see the module's first lines.
+    """
+
+    dim: int
+    garments: int
+    null: bool = False
+    regions: bool = False
+    maps: bool = False
+
+    @property
+    def width(self) -> int:
+        """d', the head width of the call: d itself without spare columns, else the next multiple of eight."""
+        bias = 2 * self.null + self.garments * self.regions
+        spare = max(bias, self.garments * self.maps)
+        return math.ceil((self.dim + spare) / 8) * 8 if spare else self.dim
+
+    @property
+    def widened(self) -> bool:
+        return self.width != self.dim
+
+
+@dataclass(frozen=True)
+class GarmentKV:
+    """K' and V' of all garments at one site, laid out for one attention call.
+
+    key, value: (B or 1, M, H*d'), or M + 1 tokens with the null token last. counts: tokens of each garment.
+    null_bias: b, (1,), present exactly when `columns.null`.
+    """
+
+    key: Tensor
+    value: Tensor
+    counts: tuple[int, ...]
+    heads: int
+    columns: Columns
+    null_bias: Tensor | None = None
+
+    def select(self, garments: Sequence[int]) -> GarmentKV:
+        """Keep some garments, in their order; the others leave the softmax as if they had never been in it."""
+        if tuple(garments) == tuple(range(len(self.counts))):
+            return self
+        starts = [sum(self.counts[:index]) for index in range(len(self.counts))]
+        kept = [slice(starts[index], starts[index] + self.counts[index]) for index in garments]
+        keys, values = [self.key[:, span] for span in kept], [self.value[:, span] for span in kept]
+        counts = tuple(self.counts[index] for index in garments)
+        if self.null_bias is not None:
+            null_key = _heads(self.key[:, -1:], self.heads)[..., : self.columns.dim]
+            keys.append(_null_token(null_key, self.null_bias, sum(counts), self.columns))
+            values.append(self.value[:, -1:])
+        return replace(self, key=torch.cat(keys, dim=1), value=torch.cat(values, dim=1), counts=counts)
+
+
+def project_garment(features: Tensor, to_k: Tensor, to_v: Tensor) -> tuple[Tensor, Tensor]:
+    """K' = F W_k' and V' = F W_v' of one garment.
+
+    features: (1, L_g, C). to_k, to_v: (C, C), stored as `torch.nn.Linear` does. Returns two (1, L_g, C).
+    """
+    return functional.linear(features, to_k), functional.linear(features, to_v)
+
+
+def garment_kv(
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    heads: int,
+    *,
+    weights: Sequence[float] | None = None,
+    null: tuple[Tensor, Tensor] | None = None,
+    regions: bool = False,
+    maps: bool = False,
+) -> GarmentKV:
+    """Lay out K' and V' of N garments for attention.
+
+    keys, values: per garment (B or 1, M_k, C), C = H*d. weights: per garment, scales its V' (0 removes its picture
+    but not its share of the softmax). null: (k0 (C,), b (1,)), see the module's first lines. regions: the calls will
+    bring region masks. maps: the calls will ask for A_k.
+    """
+    counts = tuple(key.shape[1] for key in keys)
+    columns = Columns(keys[0].shape[-1] // heads, len(counts), null is not None, regions, maps)
+    if weights is not None:
+        values = [value * weight for value, weight in zip(values, weights, strict=True)]
+    if not columns.widened:
+        return GarmentKV(torch.cat(list(keys), dim=1), torch.cat(list(values), dim=1), counts, heads, columns)
+
+    key = _heads(torch.cat(list(keys), dim=1), heads)  # -> (B, M, H, d)
+    value = _heads(torch.cat(list(values), dim=1), heads)
+    owner = torch.arange(len(counts), device=key.device).repeat_interleave(torch.tensor(counts, device=key.device))
+    indicator = functional.one_hot(owner, len(counts)).to(key)[None, :, None, :]  # -> (1, M, 1, N)
+    key = _widen(key, columns, indicator if regions else None, offset=2 * columns.null)
+    value = _widen(value, columns, indicator if maps else None)
+    key, value = rearrange(key, "b m h d -> b m (h d)"), rearrange(value, "b m h d -> b m (h d)")
+    if null is None:
+        return GarmentKV(key, value, counts, heads, columns)
+    null_key, null_bias = null
+    null_row = _null_token(_heads(null_key[None, None].to(key), heads), null_bias, sum(counts), columns)
+    key = torch.cat([key, null_row.expand(key.shape[0], -1, -1)], dim=1)
+    value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
+    return GarmentKV(key, value, counts, heads, columns, null_bias)
+
+
+def garment_attention(
+    query: Tensor, garments: GarmentKV, *, regions: Tensor | None = None, attend: Attend = scaled_dot_product
+) -> tuple[Tensor, Tensor | None]:
+    """The second term of Eq. 6 without its strength, and the maps A_k (Eq. 7-8).
+
+    query: (B, L, C), projected by the frozen W_q. regions: (B or 1, L, N) in [0, 1], garment k's region mask on the
+    site's grid; given exactly when `garments` was laid out with regions. Outside every region the term is zero.
+    Returns the term (B, L, C), before the output projection, and A (B, L, N) averaged over heads in fp32, or None
+    when `garments` was laid out without maps.
+    """
+    columns, heads = garments.columns, garments.heads
+    assert (regions is not None) == columns.regions
+    batch = query.shape[0]
+    key, value = garments.key.expand(batch, -1, -1), garments.value.expand(batch, -1, -1)
+    if not columns.widened:
+        return attend(query, key, value, heads), None
+
+    out = _heads(attend(_widen_query(query, heads, columns, regions), key, value, heads), heads)
+    term = rearrange(out[..., : columns.dim], "b l h d -> b l (h d)")
+    if regions is not None:
+        # A bias shared by all keys cancels in the softmax, so the bias alone chooses between garments, never none.
+        term = term * regions.amax(dim=-1, keepdim=True).to(term)
+    if not columns.maps:
+        return term, None
+    return term, out[..., columns.dim : columns.dim + len(garments.counts)].float().mean(dim=2)
+
+
+def dressing_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    garments: GarmentKV,
+    strength: float | Tensor,
+    *,
+    regions: Tensor | None = None,
+    attend: Attend = scaled_dot_product,
+) -> tuple[Tensor, Tensor | None]:
+    """Self-attention plus `strength` times attention to all garments (Eq. 6), and the maps A_k (Eq. 7-8).
+
+    query, key, value: (B, L, C), projected by the frozen W_q, W_k, W_v. strength: lambda. The rest and the result as
+    in `garment_attention`.
+    """
+    term, maps = garment_attention(query, garments, regions=regions, attend=attend)
+    return attend(query, key, value, garments.heads) + strength * term, maps
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    return rearrange(x, "b l (h d) -> b l h d", h=heads)
+
+
+def _widen(x: Tensor, columns: Columns, extra: Tensor | None, offset: int = 0) -> Tensor:
+    """Append the spare columns to (B, M, H, d): zeros, with `extra` (1, M, 1, N) standing `offset` columns in."""
+    spare = columns.width - columns.dim
+    if extra is None:
+        return functional.pad(x, (0, spare))
+    extra = functional.pad(extra, (offset, spare - offset - extra.shape[-1]))
+    return torch.cat([x, extra.expand(*x.shape[:-1], -1)], dim=-1)
+
+
+def _widen_query(query: Tensor, heads: int, columns: Columns, regions: Tensor | None) -> Tensor:
+    """Append the query's side of the bias columns; what `attend` divides by sqrt d' must equal a division by sqrt d."""
+    width = columns.width
+    q = _heads(query, heads) * math.sqrt(width / columns.dim)
+    spare: list[Tensor] = []
+    if columns.null:
+        spare.append(q.new_ones(1, q.shape[1], 1, 2))
+    if regions is not None:
+        spare.append(((regions.float() - 1) * (REGION_BIAS * math.sqrt(width))).to(q)[:, :, None, :])
+    spare = [part.expand(*q.shape[:-1], -1) for part in spare]
+    wide = torch.cat([q, *spare], dim=-1)
+    return rearrange(functional.pad(wide, (0, width - wide.shape[-1])), "b l h d -> b l (h d)")
+
+
+def _null_token(null_key: Tensor, null_bias: Tensor, tokens: int, columns: Columns) -> Tensor:
+    """The null token's row of K': (B, 1, H*d') from k0 (B, 1, H, d), b (1,) and M.
+
+    log M keeps its share of the softmax, and so its gradient, whatever the number of garment tokens.
+    """
+    bias = (null_bias.float() + math.log(tokens)) * math.sqrt(columns.width)
+    high = bias.detach().to(null_key.dtype)
+    low = (bias - high.float()).to(null_key.dtype)
+    spare = functional.pad(torch.cat([high, low]), (0, columns.width - columns.dim - 2))
+    row = torch.cat([null_key, spare.expand(*null_key.shape[:-1], -1)], dim=-1)
+    return rearrange(row, "b m h d -> b m (h d)")

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The garment's canvas: padded on white, never stretched; which tokens show the garment."""
+
+import pytest
+import torch
+from comfyui_anydressing.anydressing_core.canvas import (
+    canvas_mask,
+    foreground_cells,
+    foreground_tokens,
+    garment_canvas,
+    region_on_grid,
+)
+
+
+def solid(height, width, value=-0.5):
+    return torch.full((1, 3, height, width), value)
+
+
+def test_a_wide_picture_is_centred_between_white_bars():
+    canvas = garment_canvas(solid(20, 40), 80, 80)
+    assert canvas.shape == (1, 3, 80, 80)
+    assert (canvas[..., :20, :] == 1).all()
+    assert (canvas[..., 60:, :] == 1).all()
+    torch.testing.assert_close(canvas[..., 20:60, :], solid(40, 80))
+
+
+@pytest.mark.parametrize("size", [(1000, 30), (30, 1000), (33, 77), (768, 576)])
+def test_any_picture_fits_the_canvas(size):
+    assert garment_canvas(solid(*size), 64, 48).shape == (1, 3, 64, 48)
+
+
+def test_a_picture_of_the_canvas_size_stays_as_it_is():
+    torch.manual_seed(0)
+    picture = torch.rand(1, 3, 64, 48) * 2 - 1
+    torch.testing.assert_close(garment_canvas(picture, 64, 48), picture)
+
+
+def test_the_mask_whitens_the_background():
+    mask = torch.zeros(1, 1, 64, 48)
+    mask[..., :32, :] = 1
+    canvas = garment_canvas(solid(64, 48), 64, 48, mask=mask)
+    assert (canvas[..., 32:, :] == 1).all()
+    assert (canvas[..., :32, :] < 0).all()
+
+
+def test_background_is_the_white_that_touches_the_border():
+    canvas = solid(64, 64, 1.0)
+    canvas[..., 16:48, 16:48] = 0.0  # a square garment
+    canvas[..., 24:40, 24:40] = 1.0  # with a white print inside
+    cells = foreground_cells(canvas)
+    want = torch.zeros(8, 8, dtype=torch.bool)
+    want[2:6, 2:6] = True
+    assert torch.equal(cells, want)
+
+
+def test_a_winding_background_is_followed_to_its_end():
+    canvas = solid(40, 40, 0.0)
+    for row, column in [(0, 1), (1, 1), (2, 1), (2, 2), (2, 3), (1, 3)]:
+        canvas[..., row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 1.0
+    assert (~foreground_cells(canvas)).sum() == 6
+
+
+def test_a_given_mask_decides_instead():
+    canvas = solid(64, 64, 1.0)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :8, :] = 1
+    cells = foreground_cells(canvas, canvas_mask(mask, 64, 64))
+    assert cells[0].all()
+    assert not cells[1:].any()
+
+
+def test_a_token_counts_when_any_of_its_cells_does():
+    cells = torch.zeros(8, 8, dtype=torch.bool)
+    cells[0, 0] = True
+    assert foreground_tokens(cells, (4, 4)).nonzero().tolist() == [[0]]
+
+
+def test_an_empty_foreground_keeps_all_tokens():
+    assert foreground_tokens(torch.zeros(8, 8, dtype=torch.bool), (4, 4)).all()
+
+
+def test_a_region_is_averaged_over_each_token():
+    mask = torch.zeros(8, 8)
+    mask[:4, :3] = 1
+    assert region_on_grid(mask, (2, 2)).tolist() == [0.75, 0.0, 0.0, 0.0]

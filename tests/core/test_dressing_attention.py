@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Dressing-Attention against the textbook: explicit softmaxes, one garment token list after another (Eq. 4-8)."""
+
+import math
+
+import pytest
+import torch
+from comfyui_anydressing.anydressing_core.dressing_attention import (
+    REGION_BIAS,
+    dressing_attention,
+    garment_attention,
+    garment_kv,
+    project_garment,
+    scaled_dot_product,
+)
+
+HEADS, DIM, PIXELS = 2, 5, 7
+C = HEADS * DIM
+
+
+def heads(x):
+    """(B, L, C) -> (B, H, L, d)."""
+    return x.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+
+
+def textbook(q, keys, values, *, weights=None, null=None, regions=None):
+    """The second term of Eq. 6 and A_k (Eq. 7-8), written out. Returns (B, L, C) and (B, L, N)."""
+    counts = [key.shape[1] for key in keys]
+    owner = [k for k, count in enumerate(counts) for _ in range(count)]
+    weights = weights or [1.0] * len(keys)
+    key = heads(torch.cat(keys, 1))
+    value = heads(torch.cat([v * w for v, w in zip(values, weights, strict=True)], 1))
+    logits = heads(q) @ key.transpose(-1, -2) / math.sqrt(DIM)
+    if regions is not None:
+        logits = logits + REGION_BIAS * (regions[:, :, owner] - 1).unsqueeze(1)
+    if null is not None:
+        null_key, null_bias = null
+        null_logit = heads(q) @ heads(null_key.expand(1, 1, -1)).transpose(-1, -2) / math.sqrt(DIM)
+        logits = torch.cat([logits, null_logit + null_bias + math.log(sum(counts))], -1)
+        value = torch.cat([value, torch.zeros_like(value[:, :, :1])], 2)
+    share = logits.softmax(-1)
+    out = (share @ value).transpose(1, 2).flatten(-2)
+    if regions is not None:
+        out = out * regions.amax(-1, keepdim=True)
+    maps = [share[..., [i for i, k in enumerate(owner) if k == garment]].sum(-1) for garment in range(len(keys))]
+    return out, torch.stack(maps, -1).mean(1)
+
+
+def scene(garments, batch=2, dtype=torch.float32, grad=False, seed=0):
+    """q, and per garment K', V' with uneven token counts 3, 4, 5, ..."""
+    torch.manual_seed(seed)
+    make = lambda *size: torch.randn(*size).to(dtype).requires_grad_(grad)  # noqa: E731
+    q = make(batch, PIXELS, C)
+    keys = [make(1, 3 + k, C) for k in range(garments)]
+    values = [make(1, 3 + k, C) for k in range(garments)]
+    return q, keys, values
+
+
+def null_token(dtype=torch.float32, grad=False):
+    torch.manual_seed(9)
+    return torch.randn(C).to(dtype).requires_grad_(grad), torch.tensor([0.3]).requires_grad_(grad)
+
+
+def region_masks(garments):
+    """(B, L, N): binary for the first garment, soft for the others; the first pixel is outside all of them."""
+    torch.manual_seed(4)
+    masks = torch.rand(2, PIXELS, garments)
+    masks[..., 0] = (masks[..., 0] > 0.5).float()
+    masks[:, 0] = 0.0
+    return masks
+
+
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 4e-2}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("null", [False, True], ids=["faithful", "null"])
+@pytest.mark.parametrize("regions", [False, True], ids=["everywhere", "regions"])
+@pytest.mark.parametrize("garments", range(1, 9))
+def test_term_and_maps_equal_the_textbook(garments, regions, null, dtype):
+    q, keys, values = scene(garments, dtype=dtype)
+    token = null_token(dtype) if null else None
+    masks = region_masks(garments) if regions else None
+    weights = [0.5 + 0.25 * k for k in range(garments)]
+    laid_out = garment_kv(keys, values, HEADS, weights=weights, null=token, regions=regions, maps=True)
+    term, maps = garment_attention(q, laid_out, regions=masks)
+
+    wide = lambda x: x.float()  # noqa: E731
+    judge_null = None if token is None else (token[0].float(), token[1])
+    want, want_maps = textbook(
+        wide(q), list(map(wide, keys)), list(map(wide, values)), weights=weights, null=judge_null, regions=masks
+    )
+    torch.testing.assert_close(term.float(), want, atol=TOLERANCE[dtype] * 4, rtol=TOLERANCE[dtype])
+    torch.testing.assert_close(maps, want_maps, atol=TOLERANCE[dtype] * 2, rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("null", [False, True], ids=["faithful", "null"])
+@pytest.mark.parametrize("garments", range(1, 9))
+def test_gradients_equal_the_textbook(garments, null):
+    def gradients(attention):
+        q, keys, values = scene(garments, grad=True)
+        token = null_token(grad=True) if null else None
+        term, maps = attention(q, keys, values, token)
+        (term.square().mean() + (maps - 0.4).square().mean()).backward()
+        return [x.grad for x in (q, *keys, *values, *(token or ()))]
+
+    ours = gradients(
+        lambda q, keys, values, token: garment_attention(q, garment_kv(keys, values, HEADS, null=token, maps=True))
+    )
+    theirs = gradients(lambda q, keys, values, token: textbook(q, keys, values, null=token))
+    for got, want in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-7, rtol=1e-4)
+
+
+def test_projection_is_the_files_linear_layer():
+    torch.manual_seed(0)
+    features, to_k, to_v = torch.randn(1, 3, C), torch.randn(C, C), torch.randn(C, C)
+    key, value = project_garment(features, to_k, to_v)
+    torch.testing.assert_close(key, features @ to_k.T)
+    torch.testing.assert_close(value, features @ to_v.T)
+
+
+def test_dressing_attention_is_both_terms_of_equation_6():
+    q, keys, values = scene(2)
+    k, v = torch.randn(2, PIXELS, C), torch.randn(2, PIXELS, C)
+    out, _ = dressing_attention(q, k, v, garment_kv(keys, values, HEADS), 0.7)
+    share = (heads(q) @ heads(k).transpose(-1, -2) / math.sqrt(DIM)).softmax(-1)
+    want = (share @ heads(v)).transpose(1, 2).flatten(-2) + 0.7 * textbook(q, keys, values)[0]
+    torch.testing.assert_close(out, want)
+
+
+def test_zero_strength_is_plain_self_attention():
+    q, keys, values = scene(2)
+    k, v = torch.randn(2, PIXELS, C), torch.randn(2, PIXELS, C)
+    out, _ = dressing_attention(q, k, v, garment_kv(keys, values, HEADS), 0.0)
+    assert torch.equal(out, scaled_dot_product(q, k, v, HEADS))
+
+
+def test_maps_sum_to_one_without_a_null_token():
+    q, keys, values = scene(3)
+    _, maps = garment_attention(q, garment_kv(keys, values, HEADS, maps=True))
+    torch.testing.assert_close(maps.sum(-1), torch.ones(2, PIXELS))
+
+
+def test_null_token_takes_the_rest_of_the_maps():
+    q, keys, values = scene(3)
+    _, maps = garment_attention(q, garment_kv(keys, values, HEADS, null=null_token(), maps=True))
+    assert (maps.sum(-1) < 0.999).all()
+
+
+def test_permuting_garments_permutes_the_maps_and_keeps_the_term():
+    q, keys, values = scene(3)
+    order = [2, 0, 1]
+    term, maps = garment_attention(q, garment_kv(keys, values, HEADS, null=null_token(), maps=True))
+    moved, moved_maps = garment_attention(
+        q, garment_kv([keys[i] for i in order], [values[i] for i in order], HEADS, null=null_token(), maps=True)
+    )
+    torch.testing.assert_close(moved, term)
+    torch.testing.assert_close(moved_maps, maps[..., order])
+
+
+@pytest.mark.parametrize("null", [False, True], ids=["faithful", "null"])
+def test_selecting_garments_equals_never_having_had_the_others(null):
+    q, keys, values = scene(4)
+    token = null_token() if null else None
+    some = garment_kv(keys, values, HEADS, null=token, maps=True).select([1, 3])
+    alone = garment_kv([keys[1], keys[3]], [values[1], values[3]], HEADS, null=token, maps=True)
+    torch.testing.assert_close(garment_attention(q, some)[0], garment_attention(q, alone)[0])
+
+
+def test_selecting_all_garments_costs_nothing():
+    _, keys, values = scene(2)
+    laid_out = garment_kv(keys, values, HEADS)
+    assert laid_out.select([0, 1]) is laid_out
+
+
+def test_a_pixel_outside_every_region_gets_nothing():
+    q, keys, values = scene(2)
+    masks = torch.zeros(1, PIXELS, 2)
+    masks[:, 3, 0] = 1.0
+    term, _ = garment_attention(q, garment_kv(keys, values, HEADS, regions=True), regions=masks)
+    assert (term[:, [0, 1, 2, 4, 5, 6]] == 0).all()
+    assert (term[:, 3] != 0).all()
+
+
+def test_a_region_keeps_the_other_garment_out():
+    q, keys, values = scene(2)
+    masks = torch.zeros(1, PIXELS, 2)
+    masks[..., 1] = 1.0
+    term, _ = garment_attention(q, garment_kv(keys, values, HEADS, regions=True), regions=masks)
+    alone, _ = garment_attention(q, garment_kv(keys[1:], values[1:], HEADS))
+    torch.testing.assert_close(term, alone)
+
+
+def test_null_bias_survives_bf16():
+    """log M of a real picture is 9.5; a bf16 column alone would keep it to 0.03, its low part to 1e-4."""
+    token = (torch.zeros(C, dtype=torch.bfloat16), torch.tensor([0.0]))
+    zeros = [torch.zeros(1, 13_824, C, dtype=torch.bfloat16)]
+    _, maps = garment_attention(zeros[0][:, :1], garment_kv(zeros, zeros, HEADS, null=token, maps=True))
+    # All logits equal but log M: the null token's share is M / (M + M).
+    assert abs(maps.item() - 0.5) < 2e-3
+
+
+def test_heads_are_widened_only_when_something_rides_along():
+    q, keys, values = scene(2)
+    assert not garment_kv(keys, values, HEADS).columns.widened
+    assert garment_kv(keys, values, HEADS, maps=True).columns.width == 8
+    widths = []
+
+    def attend(query, key, value, count):
+        widths.append((query.shape[-1], key.shape[-1], value.shape[-1]))
+        return scaled_dot_product(query, key, value, count)
+
+    garment_attention(q, garment_kv(keys, values, HEADS), attend=attend)
+    garment_attention(q, garment_kv(keys, values, HEADS, null=null_token()), attend=attend)
+    assert widths == [(C, C, C), (8 * HEADS,) * 3]
+
+
+def test_one_attention_call_serves_everything():
+    q, keys, values = scene(8)
+    calls = []
+
+    def attend(query, key, value, count):
+        calls.append(key.shape[1])
+        return scaled_dot_product(query, key, value, count)
+
+    laid_out = garment_kv(keys, values, HEADS, null=null_token(), regions=True, maps=True)
+    garment_attention(q, laid_out, regions=region_masks(8), attend=attend)
+    assert calls == [sum(key.shape[1] for key in keys) + 1]
