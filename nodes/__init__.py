@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nodes: they adapt anydressing_core to ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import AnyDressingApply
+from .garment_encode import AnyDressingGarmentEncode
+from .garment_settings import AnyDressingGarmentSettings
+from .loader import AnyDressingLoader, register_model_folder
+
+NODES: list[type[io.ComfyNode]] = [
+    AnyDressingLoader,
+    AnyDressingGarmentEncode,
+    AnyDressingGarmentSettings,
+    AnyDressingApply,
+]
+
+
+class AnyDressingExtension(ComfyExtension):
+    """What ComfyUI asks for our nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_model_folder()
+        return NODES

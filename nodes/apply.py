@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""AnyDressing Apply: dress the person that MODEL will generate in one to eight encoded garments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comfy_api.latest import io
+
+from .attention_patch import dress_model
+from .bank import make_bank
+from .errors import number, problem
+from .garment import Garment
+from .types import CATEGORY, SEARCH_ALIASES, GarmentWire
+from .unet import require_match
+
+MOST_GARMENTS = 8
+
+
+class AnyDressingApply(io.ComfyNode):
+    """Return a clone of MODEL whose conditional predictions wear the garments."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnyDressingApply",
+            display_name="AnyDressing Apply",
+            category=CATEGORY,
+            description="Dresses the person that the model will generate in the connected garments. Works with LoRA, "
+            "ControlNet, IP-Adapter, inpainting and any sampler, before or after them.",
+            search_aliases=SEARCH_ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="Your SD1.5 model, with any LoRA or other patch."),
+                io.Autogrow.Input(
+                    "garments",
+                    template=io.Autogrow.TemplatePrefix(
+                        GarmentWire.Input(
+                            "garment",
+                            tooltip="From AnyDressing Garment Encode. A new socket appears as you connect; their order "
+                            "does not matter.",
+                        ),
+                        prefix="garment_",
+                        min=1,
+                        max=MOST_GARMENTS,
+                    ),
+                    tooltip=f"The garments to wear together, 1 to {MOST_GARMENTS}.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=0.7,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How strongly the garments show (lambda in the paper, which uses 0.7). 0 changes nothing.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="When in the sampling dressing starts: 0 is the beginning, 1 the end.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="When in the sampling dressing stops: 0 is the beginning, 1 the end.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The dressed model, for any sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        strength: float = 0.7,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        garments: Mapping[str, Garment | None] | None = None,
+        **extra: Any,
+    ) -> io.NodeOutput:
+        strength = number("strength", strength, 0.0, 2.0)
+        start = number("start_percent", start_percent, 0.0, 1.0)
+        end = number("end_percent", end_percent, 0.0, 1.0)
+        worn = _connected(garments or {}, extra)
+        for garment in worn:
+            require_match(garment.unet, garment.anydressing.name, model)
+
+        worn = sorted((garment for garment in worn if garment.effective), key=lambda garment: garment.order)
+        if not worn or strength == 0 or start >= end:
+            return io.NodeOutput(model.clone())
+        bank = make_bank(model, worn[0].unet, worn)
+        return io.NodeOutput(dress_model(model, worn[0].unet, worn, bank, strength, start, end))
+
+
+def _connected(garments: Mapping[str, Garment | None], extra: Mapping[str, Any]) -> Sequence[Garment]:
+    """The connected garments, one to eight, all from one file."""
+    if extra:
+        raise problem(
+            f"garments: this node has no socket {', '.join(map(repr, sorted(extra)))}.",
+            f"It takes at most {MOST_GARMENTS} garments, named garments.garment_0 to "
+            f"garments.garment_{MOST_GARMENTS - 1}.",
+            f"connect at most {MOST_GARMENTS}; a second AnyDressing Apply after this one adds more.",
+        )
+    worn = [garment for garment in garments.values() if garment is not None]
+    if not worn:
+        raise problem(
+            "garments: no garment is connected.",
+            "There is nothing to wear.",
+            "connect AnyDressing Garment Encode to a garment socket, or bypass this node (Ctrl+B).",
+        )
+    names = sorted({garment.anydressing.name for garment in worn})
+    if len({garment.anydressing.identity for garment in worn}) > 1:
+        raise problem(
+            f"garments: they were encoded with different AnyDressing files: {', '.join(names)}.",
+            "Each file brings its own attention weights, and one Apply has room for one set.",
+            "encode all of them with one file, or use one AnyDressing Apply for each file.",
+        )
+    return worn

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Dressing-Attention on ComfyUI's MODEL: three wrappers on a clone; the only file that knows transformer_options.
+
+    PREDICT_NOISE     publishes which lists of conditions are the positive ones
+    CALC_COND_BATCH   turns that into "which indices of this call", and notes each area prompt's place
+    APPLY_MODEL       builds this call's attention patches around whatever already sits at each site, then calls on
+
+A static attn1 replacement would crash SAG and neuter PAG. `cond_or_uncond == 0` does not mean positive (SAG's second
+pass, DualCFG), and uuids repeat under area prompts: only the identity of the condition lists tells. Only conditional
+rows see garments (Eq. 16).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..anydressing_core.canvas import region_on_grid
+from ..anydressing_core.dressing_attention import Attend, garment_attention
+from ..anydressing_core.sites import UNetShape
+from .bank import Bank
+from .errors import problem
+from .garment import Garment
+
+KEY = "anydressing"
+POSITIVE_LISTS = "anydressing_positive_lists"
+CALL = "anydressing_call"
+
+Replacement = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ConditionCall:
+    """One call of CALC_COND_BATCH: which condition indices are positive, and where area prompts sit.
+
+    offsets: (index, uuid) -> (top, left) in latent pixels. height, width: the whole latent.
+    """
+
+    positive: frozenset[int]
+    offsets: dict[tuple[int, Any], tuple[int, int]]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class GarmentTiming:
+    """When one garment takes part, in fractions of the sampling."""
+
+    start: float
+    end: float
+
+
+def dress_model(
+    model: Any, shape: UNetShape, garments: Sequence[Garment], bank: Any, strength: float, start: float, end: float
+) -> Any:
+    """Return a clone of MODEL that wears the garments; `bank` is the ModelPatcher from `make_bank`."""
+    dressed = model.clone()
+    wrappers = comfy.patcher_extension.WrappersMP
+    if not dressed.get_wrappers(wrappers.PREDICT_NOISE, KEY):  # a second Apply shares the first one's bookkeeping
+        dressed.add_wrapper_with_key(wrappers.PREDICT_NOISE, KEY, publish_positive_lists)
+        dressed.add_wrapper_with_key(wrappers.CALC_COND_BATCH, KEY, publish_condition_call)
+    dressing = Dressing(shape, garments, bank.model, strength, start, end)
+    dressed.add_wrapper_with_key(wrappers.APPLY_MODEL, KEY, dressing)
+    dressed.set_additional_models(KEY, [*dressed.get_additional_models_with_key(KEY), bank])
+    return dressed
+
+
+def publish_positive_lists(
+    executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: Any = None
+) -> Tensor:
+    """PREDICT_NOISE: note the running guider's positive condition lists. A "middle" one (DualCFG) is conditional."""
+    conds = getattr(executor.class_obj, "conds", {})
+    positive = [c for name, c in conds.items() if c is not None and not name.startswith(("neg", "empty_neg"))]
+    return executor(x, timestep, _publish(model_options or {}, POSITIVE_LISTS, positive), seed)
+
+
+def publish_condition_call(
+    executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
+) -> list[Tensor]:
+    """CALC_COND_BATCH: note which of these condition lists are positive, and the areas of their prompts."""
+    lists = model_options.get("transformer_options", {}).get(POSITIVE_LISTS)
+    if lists is not None:
+        positive = frozenset(
+            index for index, cond in enumerate(conds) if cond is not None and any(_same(cond, p) for p in lists)
+        )
+        offsets = {
+            (index, entry.get("uuid")): _area_offset(entry["area"])
+            for index, cond in enumerate(conds)
+            for entry in cond or ()
+            if entry.get("area") is not None
+        }
+        call = ConditionCall(positive, offsets, x.shape[-2], x.shape[-1])
+        model_options = _publish(model_options, CALL, call)
+    return executor(model, conds, x, timestep, model_options)
+
+
+class Dressing:
+    """APPLY_MODEL: dress the conditional rows of one U-Net call. Holds nothing that changes from call to call."""
+
+    def __init__(
+        self, shape: UNetShape, garments: Sequence[Garment], bank: Bank, strength: float, start: float, end: float
+    ) -> None:
+        self.shape, self.bank, self.strength = shape, bank, strength
+        self.timing = GarmentTiming(start, end)
+        self.timings = [GarmentTiming(garment.start, garment.end) for garment in garments]
+        self.regions = [garment.region for garment in garments]
+
+    def __call__(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = transformer_options or {}
+        rows = _positive_rows(options)
+        active = self._active_garments(executor.class_obj.model_sampling, options)
+        if any(rows) and active:
+            dressed = _DressedCall(self, rows, active, self._regions_per_row(options, active, x), x)
+            options = dressed.transformer_options(options)
+            if _is_compiled(options):
+                kwargs[dressed.structure_name(kwargs)] = True
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def _active_garments(self, sampling: Any, options: dict[str, Any]) -> list[int]:
+        """The garments whose time has come and not passed; the sampling's own schedule translates fractions."""
+        sigmas = options.get("sigmas")
+        if sigmas is None:
+            return list(range(len(self.timings)))
+        sigma = float(sigmas[0])
+        if not _in_time(self.timing, sampling, sigma):
+            return []
+        return [index for index, timing in enumerate(self.timings) if _in_time(timing, sampling, sigma)]
+
+    def _regions_per_row(self, options: dict[str, Any], active: list[int], x: Tensor) -> list[Tensor] | None:
+        """For each condition of this call the active garments' masks over its part of the picture: (N, h, w)."""
+        if all(region is None for region in self.regions):
+            return None
+        height, width = x.shape[-2:]
+        rows = options.get("cond_or_uncond", [0])
+        call: ConditionCall = options.get(CALL) or ConditionCall(frozenset({0}), {}, height, width)
+        masks = torch.stack([_latent_mask(self.regions[index], (call.height, call.width)) for index in active])
+        places = [call.offsets.get(row, (0, 0)) for row in zip(rows, options.get("uuids", rows), strict=True)]
+        return [masks[:, top : top + height, left : left + width].to(x.device) for top, left in places]
+
+
+class _DressedCall:
+    """One U-Net call's attention patches."""
+
+    def __init__(
+        self, dressing: Dressing, rows: list[bool], active: list[int], regions: list[Tensor] | None, x: Tensor
+    ) -> None:
+        self.bank, self.shape = dressing.bank, dressing.shape
+        self.rows, self.active, self.regions = rows, active, regions
+        # A tensor, because torch.compile bakes Python numbers into the graph.
+        self.strength = torch.tensor(dressing.strength, device=x.device)
+
+    def transformer_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """A copy of the options in which every site is dressed, around whatever replaces its attention already."""
+        options = options.copy()
+        options["patches_replace"] = patches = options.get("patches_replace", {}).copy()
+        patches["attn1"] = attn1 = patches.get("attn1", {}).copy()
+        dressed = {
+            (*site.ldm_block, 0): self._dressed_site(
+                site.key, attn1.get((*site.ldm_block, 0), attn1.get(site.ldm_block))
+            )
+            for site in self.shape.sites
+        }
+        attn1.update(dressed)
+        return options
+
+    def structure_name(self, taken: dict[str, Any]) -> str:
+        """A keyword whose *name* tells torch.compile this call's structure.
+
+        ComfyUI's TorchCompileModel drops every guard on transformer_options, so a compiled U-Net would ignore garments
+        or keep those of an earlier run. The names of keyword arguments are guarded; the U-Net ignores their values.
+        """
+        layout = self.bank.layout
+        structure = (self.rows, self.active, self.regions is not None, layout.heads, layout.counts, layout.columns)
+        count = sum(name.startswith(f"{KEY}_") for name in taken)
+        return f"{KEY}_{count}_{zlib.crc32(repr(structure).encode()):08x}"
+
+    def _dressed_site(self, key: str, previous: Replacement | None) -> Replacement:
+        def attend(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+            if previous is None:
+                out = host_attention.optimized_attention(
+                    q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra
+                )
+            else:
+                out = previous(q, k, v, extra)
+            return self._add_garments(key, q, out, extra)
+
+        return attend
+
+    def _add_garments(self, key: str, q: Tensor, out: Tensor, extra: dict[str, Any]) -> Tensor:
+        garments = self.bank.at(key, q).select(self.active)
+        regions = self._regions_at_site(q, extra)
+        batch = q.shape[0] // len(self.rows)
+        parts: list[Tensor] = []
+        for first, last, positive in _runs(self.rows):
+            span = slice(first * batch, last * batch)
+            part = out[span]
+            if positive:
+                masks = None if regions is None else regions[span]
+                attend = _attend(extra, garments.columns.widened)
+                term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
+                part = part + self.strength * term
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _regions_at_site(self, q: Tensor, extra: dict[str, Any]) -> Tensor | None:
+        """The masks on this site's grid, one row for each row of q: (B, L, N)."""
+        if self.regions is None:
+            return None
+        grid = tuple(extra["activations_shape"][-2:])
+        if q.shape[1] != math.prod(grid):
+            raise problem(
+                "region: this MODEL rearranges its attention (HyperTile, ToMe), so a region cannot be placed.",
+                f"A layer of {grid[0]} x {grid[1]} tokens was asked about {q.shape[1]}.",
+                "remove the region from Garment Settings, or the node that tiles or merges tokens.",
+            )
+        batch = q.shape[0] // len(self.rows)
+        per_row = [torch.stack([region_on_grid(mask, grid) for mask in masks], dim=-1) for masks in self.regions]
+        return torch.stack(per_row).repeat_interleave(batch, dim=0)
+
+
+def _attend(extra: dict[str, Any], widened: bool) -> Attend:
+    """The user's attention for heads of the model's own width; PyTorch's for widened heads under an override or sage,
+    which limit the head size or quantise away the bias columns."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        precision = extra["attn_precision"]
+        if widened and _only_plain_heads(extra):
+            return host_attention.attention_pytorch(query, key, value, heads, attn_precision=precision)
+        return host_attention.optimized_attention(
+            query, key, value, heads, attn_precision=precision, transformer_options=extra
+        )
+
+    return attend
+
+
+def _only_plain_heads(extra: dict[str, Any]) -> bool:
+    if "optimized_attention_override" in extra:
+        _say_once("an attention override")
+        return True
+    if host_attention.optimized_attention.__name__.startswith("attention_sage"):
+        _say_once("SageAttention")
+        return True
+    return False
+
+
+@cache
+def _say_once(what: str) -> None:
+    logger.info("AnyDressing: %s is active; garments with a null token or regions use PyTorch attention.", what)
+
+
+def _positive_rows(options: dict[str, Any]) -> list[bool]:
+    call: ConditionCall | None = options.get(CALL)
+    positive = {0} if call is None else call.positive  # without a guider of ComfyUI's kind, the first one is positive
+    return [index in positive for index in options.get("cond_or_uncond", [0])]
+
+
+def _in_time(timing: GarmentTiming, sampling: Any, sigma: float) -> bool:
+    return sampling.percent_to_sigma(timing.end) <= sigma <= sampling.percent_to_sigma(timing.start)
+
+
+def _is_compiled(options: dict[str, Any]) -> bool:
+    return "torch.compile" in options.get("wrappers", {}).get("apply_model", {})
+
+
+def _latent_mask(region: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """One garment's region over the whole latent, (h, w); a garment without one may go everywhere."""
+    if region is None:
+        return torch.ones(size)
+    return functional.adaptive_avg_pool2d(region[None, None], size)[0, 0]
+
+
+def _runs(rows: list[bool]) -> list[tuple[int, int, bool]]:
+    """Neighbouring rows of one kind, as (first, last + 1, kind)."""
+    edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1]), len(rows)]
+    return [(first, last, rows[first]) for first, last in pairwise(edges)]
+
+
+def _same(cond: list[Any], other: list[Any]) -> bool:
+    """Whether two condition lists are one; context windows copy a list but keep its entries' uuids."""
+    return cond is other or [c.get("uuid") for c in cond] == [c.get("uuid") for c in other]
+
+
+def _area_offset(area: Sequence[int]) -> tuple[int, int]:
+    """The top and left of an area prompt, (height, width, top, left) in latent pixels."""
+    return area[-2], area[-1]
+
+
+def _publish(model_options: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    options = model_options.copy()
+    options["transformer_options"] = {**options.get("transformer_options", {}), name: value}
+    return options

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The values that travel between our nodes: a loaded AnyDressing file, and one encoded garment."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..anydressing_core.checkpoint import Checkpoint
+from ..anydressing_core.sites import UNetShape
+
+TRAINING_FREE = "training-free (no file)"
+
+
+@dataclass(frozen=True, repr=False)
+class AnyDressing:
+    """A loaded AnyDressing file. checkpoint is None in training-free mode: no LoRA, W_k' = W_k, W_v' = W_v."""
+
+    name: str
+    checkpoint: Checkpoint | None
+
+    @property
+    def identity(self) -> str:
+        """What tells two files apart, whatever they are called."""
+        return TRAINING_FREE if self.checkpoint is None else self.checkpoint.identity
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width in pixels at which garments are encoded; the paper's 768 x 576 without a file."""
+        return (768, 576) if self.checkpoint is None else self.checkpoint.info.resolution
+
+    def __repr__(self) -> str:
+        return f"AnyDressing({self.name!r})"
+
+
+class Garment(NamedTuple):
+    """One encoded garment.
+
+    A tuple holding plain tensors, so that ComfyUI's cache sees how much memory it keeps.
+    slot: which LoRA encoded it. content: digest of all that went into it. tokens: per site, in the U-Net's order,
+    (F,) or in training-free mode (K', V'), each (1, L_g, C). weight, start, end, region: what Garment Settings chose;
+    start and end are fractions of the sampling, region is (H, W) over the picture that is made.
+    """
+
+    anydressing: AnyDressing
+    unet: UNetShape
+    slot: str
+    content: str
+    tokens: tuple[tuple[Tensor, ...], ...]
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    region: Tensor | None = None
+
+    @property
+    def order(self) -> tuple[str, str, float, float, float, str]:
+        """Garments are sorted by this before they meet, so that the order of the sockets changes no bit (D11)."""
+        region = "" if self.region is None else digest(self.region)
+        return (self.slot, self.content, self.weight, self.start, self.end, region)
+
+    @property
+    def effective(self) -> bool:
+        """Whether the garment can show at all."""
+        return self.weight != 0 and self.start < self.end
+
+    def __repr__(self) -> str:
+        return f"Garment({self.slot!r}, {self.content[:8]}, weight={self.weight:g})"
+
+
+def digest(*parts: Tensor | str) -> str:
+    """A sha256 over tensors (shape and bytes) and strings, in order."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            sha.update(str((tuple(part.shape), part.dtype)).encode())
+            sha.update(part.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            sha.update(f"{len(part)}:{part}".encode())
+    return sha.hexdigest()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""AnyDressing Garment Settings: how strongly, when and where one garment shows. Never encodes anything again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .errors import number
+from .garment import Garment
+from .pictures import region_mask
+from .types import CATEGORY, SEARCH_ALIASES, GarmentWire
+
+
+class AnyDressingGarmentSettings(io.ComfyNode):
+    """Give one garment its own weight, range and region."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnyDressingGarmentSettings",
+            display_name="AnyDressing Garment Settings",
+            category=CATEGORY,
+            description="Sets how strongly, when and where one garment shows. The garment is not encoded again.",
+            search_aliases=SEARCH_ALIASES,
+            inputs=[
+                GarmentWire.Input("garment", tooltip="From AnyDressing Garment Encode."),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How strongly this garment shows beside the others. 0 leaves it out altogether.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When in the sampling the garment starts to show: 0 is the beginning, 1 the end.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When in the sampling the garment stops showing: 0 is the beginning, 1 the end.",
+                ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="White where this garment may go in the new picture; stretched to the picture's size.",
+                ),
+            ],
+            outputs=[GarmentWire.Output(display_name="garment", tooltip="The same garment with these settings.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        garment: Garment,
+        weight: float = 1.0,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        region: Any = None,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            garment._replace(
+                weight=number("weight", weight, 0.0, 2.0),
+                start=number("start_percent", start_percent, 0.0, 1.0),
+                end=number("end_percent", end_percent, 0.0, 1.0),
+                region=None if region is None else region_mask(region),
+            )
+        )

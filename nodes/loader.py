@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""AnyDressing Loader: a file in models/anydressing, or training-free mode without any."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..anydressing_core.checkpoint import load_checkpoint, read_info
+from .errors import problem
+from .garment import TRAINING_FREE, AnyDressing
+from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire
+
+FOLDER = "anydressing"
+COMMON_SLOTS = ("upper", "lower", "hat", "dress", "outer", "shoes", "bag")
+
+logger = logging.getLogger(__name__)
+
+
+class AnyDressingLoader(io.ComfyNode):
+    """Load the weights that make garments stick: garment LoRAs and W_k', W_v'."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnyDressingLoader",
+            display_name="AnyDressing Loader",
+            category=CATEGORY,
+            description="Loads an AnyDressing file. Without one, choose training-free: it dresses with your checkpoint's "
+            "own attention, at lower fidelity.",
+            search_aliases=SEARCH_ALIASES,
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=[TRAINING_FREE, *folder_paths.get_filename_list(FOLDER)],
+                    tooltip="A .safetensors file in models/anydressing, or training-free: no file needed, any SD1.5 "
+                    "checkpoint, lower fidelity.",
+                )
+            ],
+            outputs=[
+                AnyDressingWire.Output(
+                    display_name="anydressing",
+                    tooltip="The loaded file, for every Garment Encode node of this picture.",
+                )
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> Any:
+        """Load again when the file on disk is another one under the same name."""
+        path = None if file == TRAINING_FREE else folder_paths.get_full_path(FOLDER, file)
+        if path is None:
+            return file
+        status = Path(path).stat()
+        return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        if file == TRAINING_FREE:
+            logger.info(
+                "AnyDressing: training-free mode. Garments keep colours and patterns, finer detail needs a file."
+            )
+            return io.NodeOutput(AnyDressing(TRAINING_FREE, None))
+        return io.NodeOutput(AnyDressing(file, load_checkpoint(model_path(file))))
+
+
+def register_model_folder() -> None:
+    """Make models/anydressing known to ComfyUI, showing .safetensors files only."""
+    default = Path(folder_paths.models_dir) / FOLDER
+    default.mkdir(parents=True, exist_ok=True)
+    folder_paths.add_model_folder_path(FOLDER, str(default), is_default=True)
+    folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
+
+
+def model_path(name: str) -> Path:
+    """Find a file by the name in the Loader's list. Raises ValueError when it is not there (any more)."""
+    path = folder_paths.get_full_path(FOLDER, name)
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
+        raise problem(
+            f"file: {name!r} is not in models/anydressing.",
+            f"Searched: {folders}.",
+            "put the file there and refresh (key R), choose another file, or choose training-free.",
+        )
+    return Path(path)
+
+
+def known_slots() -> list[str]:
+    """The garment kinds to offer: the common ones, and those of every readable file in models/anydressing."""
+    slots: list[str] = list(COMMON_SLOTS)
+    for name in folder_paths.get_filename_list(FOLDER):
+        try:
+            trained = read_info(model_path(name)).slots
+        except (ValueError, OSError):
+            continue  # the Loader says what is wrong with it, when it is chosen
+        slots += [slot for slot in trained if slot not in slots]
+    return slots

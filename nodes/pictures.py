@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ComfyUI's IMAGE and MASK, checked and turned into core's pictures, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .errors import problem
+
+SMALLEST_SIDE = 16
+
+
+def garment_picture(image: Any, mask: Any = None) -> tuple[Tensor, Tensor | None]:
+    """Check one garment's picture and mask.
+
+    image: IMAGE (1, H, W, 3 or 4) in [0, 1]; a fourth channel is alpha. mask: MASK (1, H', W') or None, 1 on the
+    garment; all zero counts as no mask, because LoadImage gives that for a picture without alpha.
+    Returns the picture (1, 3, H, W) in [-1, 1] and the mask (1, 1, H, W) in [0, 1] or None.
+    """
+    _require_one_picture(image)
+    picture = image.movedim(-1, 1).float().clamp(0, 1)
+    kept = _garment_mask(mask, picture.shape[-2:])
+    if picture.shape[1] == 4:
+        alpha = picture[:, 3:]
+        kept = alpha if kept is None else kept * alpha
+    return picture[:, :3] * 2 - 1, kept
+
+
+def region_mask(mask: Any) -> Tensor:
+    """Check a region MASK (1, H, W) in [0, 1], 1 where the garment may go. Returns (H, W)."""
+    tensor = _require_mask("region", mask)
+    if not tensor.any():
+        raise problem(
+            "region: the mask is empty (0 everywhere).",
+            "A garment whose region is empty can go nowhere.",
+            "paint the region white, invert the mask, or disconnect it.",
+        )
+    return tensor
+
+
+def to_image(picture: Tensor) -> Tensor:
+    """Core's picture (1, 3, H, W) in [-1, 1] as an IMAGE (1, H, W, 3) in [0, 1]."""
+    return (picture / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+
+def _require_one_picture(image: Any) -> None:
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise problem(
+            f"image: expected a picture, got {_kind(image)}.",
+            "The garment must come as an IMAGE with three or four channels.",
+            "connect a LoadImage node or any other IMAGE output.",
+        )
+    frames, height, width = image.shape[:3]
+    if frames != 1:
+        raise problem(
+            f"image: the garment picture has {frames} frames, expected one.",
+            "It is an animation or a batch; garments are never averaged.",
+            "pick one picture with ImageFromBatch, or use one Garment Encode node for each garment.",
+        )
+    if min(height, width) < SMALLEST_SIDE:
+        raise problem(
+            f"image: the garment picture is {width} x {height} pixels.",
+            f"A side shorter than {SMALLEST_SIDE} pixels shows no garment.",
+            "use a larger picture; 512 pixels and more work best.",
+        )
+    if not torch.isfinite(image).all():
+        raise problem(
+            "image: the garment picture holds values that are not numbers (NaN or infinity).",
+            "A node before this one failed without saying so.",
+            "preview the picture and repair the node that makes it.",
+        )
+
+
+def _garment_mask(mask: Any, size: torch.Size) -> Tensor | None:
+    if mask is None:
+        return None
+    tensor = _require_mask("mask", mask)
+    if not tensor.any():
+        return None
+    return functional.interpolate(tensor[None, None], tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def _require_mask(name: str, mask: Any) -> Tensor:
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or not torch.isfinite(mask).all():
+        raise problem(
+            f"{name}: expected a MASK, got {_kind(mask)}.",
+            "A mask is one picture of numbers from 0 to 1.",
+            f"connect a MASK output, or disconnect {name}.",
+        )
+    if mask.ndim == 3 and mask.shape[0] != 1:
+        raise problem(
+            f"{name}: the mask has {mask.shape[0]} frames, expected one.",
+            "It belongs to an animation or a batch.",
+            "pick one mask.",
+        )
+    return mask.reshape(mask.shape[-2:]).float().clamp(0, 1)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r:.60}"

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The user's loaded U-Net, seen as core sees it: its shape, and whether AnyDressing can dress it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..anydressing_core.checkpoint_info import describe_unet
+from ..anydressing_core.sites import SD15, UNetShape
+from .errors import problem
+
+
+def unet_shape(model: Any) -> UNetShape:
+    """Read the shape of a loaded MODEL. Raises ValueError when it is not an SD1.5-type U-Net."""
+    config: dict[str, Any] = getattr(model.model.model_config, "unet_config", None) or {}
+    try:
+        shape = _shape_from_ldm(config)
+    except (KeyError, TypeError, ValueError, IndexError):
+        shape = None
+    unet = model.model.diffusion_model
+    if shape is None or not all(_has_module(unet, site.ldm_name) for site in shape.sites):
+        raise problem(
+            f"model: AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)}.",
+            "Its layers are not where an SD1.5 U-Net has them, so no garment could be attached.",
+            "connect an SD1.5 checkpoint.",
+        )
+    return shape
+
+
+def require_match(trained_for: UNetShape, name: str, model: Any) -> None:
+    """Raise ValueError unless the file's U-Net is the one that is connected."""
+    shape = unet_shape(model)
+    if shape != trained_for:
+        raise problem(
+            f"model: {name!r} was trained for {describe_unet(trained_for)}, "
+            f"but the connected MODEL is {describe_unet(shape)}.",
+            "Its weights fit only the layers that they were trained for.",
+            "connect a checkpoint of that kind, or choose another file in the AnyDressing Loader.",
+        )
+
+
+def require_standard_context(model: Any) -> None:
+    """Raise ValueError unless the text embedding has SD1.5's width: without a file nothing else tells SD2 apart."""
+    shape = unet_shape(model)
+    if shape.cross_attention_dim != SD15.cross_attention_dim:
+        raise problem(
+            f"model: AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)} "
+            f"(context {shape.cross_attention_dim}).",
+            f"SD1.5 reads text {SD15.cross_attention_dim} wide.",
+            "connect an SD1.5 checkpoint.",
+        )
+
+
+def compute_dtype(model: Any) -> torch.dtype:
+    """The dtype in which the loaded model computes; weights may be stored in another one (fp8, manual cast)."""
+    base = model.model
+    return base.get_dtype() if base.manual_cast_dtype is None else base.manual_cast_dtype
+
+
+def family(model: Any) -> str:
+    """ComfyUI's name for the model's kind, for people: SDXL, SD20, Flux ..."""
+    return type(model.model.model_config).__name__
+
+
+def _shape_from_ldm(config: dict[str, Any]) -> UNetShape:
+    if config.get("adm_in_channels") is not None or config.get("use_linear_in_transformer"):
+        raise ValueError("not an SD1.5-type U-Net")
+    layers = tuple(config["num_res_blocks"])
+    depth_in, depth_out = list(config["transformer_depth"]), list(config["transformer_depth_output"])
+    attention = tuple(_level_attends(depth_in, count) for count in layers)
+    attention_out = tuple(_level_attends(depth_out, count + 1) for count in layers)
+    mid_depth = config.get("transformer_depth_middle", depth_in[-1] if depth_in else 0)
+    if attention != attention_out or mid_depth > 1:
+        raise ValueError("not an SD1.5-type U-Net")
+    return UNetShape(
+        block_channels=tuple(config["model_channels"] * mult for mult in config["channel_mult"]),
+        layers=layers,
+        attention=attention,
+        mid_attention=mid_depth == 1,
+        heads=config["num_heads"],
+        cross_attention_dim=config["context_dim"],
+    )
+
+
+def _level_attends(depths: list[int], count: int) -> bool:
+    """Take one level's transformer depths off the front of the list; they must all be 0 or all be 1."""
+    level = {depths.pop(0) for _ in range(count)}
+    if level not in ({0}, {1}):
+        raise ValueError("attention depths differ within a level")
+    return level == {1}
+
+
+def _has_module(unet: torch.nn.Module, name: str) -> bool:
+    try:
+        unet.get_submodule(name)
+    except AttributeError:
+        return False
+    return True

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One U-Net, two hosts: the same weights and the same file predict the same noise in diffusers and in ComfyUI.
+
+What is trained on diffusers is what ComfyUI runs; this keeps it so.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from comfyui_anydressing.anydressing_core.dressing_attention import garment_kv, project_garment
+from comfyui_anydressing.anydressing_core.lora import stack_loras
+from comfyui_anydressing.training.unet_processors import (
+    DressingRole,
+    GarmentsRole,
+    dressed_prediction,
+    garment_features,
+    install,
+)
+from diffusers import UNet2DConditionModel
+
+pytestmark = pytest.mark.comfyui
+
+TOLERANCE = 1e-4
+SLOTS = ("upper", "lower", "hat")
+
+
+@pytest.fixture(scope="module")
+def diffusers_unet(studio):
+    """The studio's U-Net in diffusers, weight by weight."""
+    utils = importlib.import_module("comfy.utils")
+    config = studio.model.model.model_config.unet_config
+    weights = studio.model.model.diffusion_model.state_dict()
+    names = utils.unet_to_diffusers(config)
+    unet = UNet2DConditionModel(**studio.garments[0].unet.to_diffusers()).eval()
+    unet.load_state_dict({name: weights[names[name]].float() for name in unet.state_dict()})
+    shape = install(unet)
+    assert shape == studio.garments[0].unet
+    return unet
+
+
+def conditional_call(studio, model):
+    """What ComfyUI's U-Net was given and said in the first step: (x, timestep, text, noise), per row by prompt name."""
+    calls = {}
+
+    def record(executor, x, timesteps, context, *args, **kwargs):
+        out = executor(x, timesteps, context, *args, **kwargs)
+        for row, (text, noise) in enumerate(zip(context, out, strict=True)):
+            name = "positive" if torch.allclose(text, studio.positive[0][0][0].to(text), atol=1e-4) else "negative"
+            calls.setdefault(name, (x[row : row + 1], timesteps[row : row + 1], text[None], noise[None].clone()))
+        return out
+
+    extension = importlib.import_module("comfy.patcher_extension")
+    watched = model.clone()
+    watched.add_wrapper_with_key(extension.WrappersMP.DIFFUSION_MODEL, "test_recorder", record)
+    studio.sample(watched, steps=1)
+    return calls
+
+
+def stacked(checkpoint, slots):
+    """The file's LoRAs of these slots, stacked for one call: site -> target -> (down, up, scale)."""
+    scale = torch.tensor([checkpoint.scale(slot) for slot in slots])
+    loras = {}
+    for site in checkpoint.info.unet.sites:
+        per_slot = [checkpoint.lora(slot, site.key) for slot in slots]
+        targets = per_slot[0]
+        loras[site.key] = {target: (*stack_loras([lora[target] for lora in per_slot]), scale) for target in targets}
+    return loras
+
+
+def trainers_garments(studio, unet, checkpoint, pictures, slots):
+    """GarmentsNet, K' and V' as the trainer makes them: all garments in one batch."""
+    latents = torch.cat([studio.vae.encode(picture) for picture in pictures]) * 0.18215
+    role = GarmentsRole(stacked(checkpoint, slots), checkpoint.info.feature_tap)
+    features = garment_features(unet, latents, role)
+    garments = {}
+    for site in checkpoint.info.unet.sites:
+        to_k, to_v = checkpoint.to_k(site.key), checkpoint.to_v(site.key)
+        pairs = [project_garment(f[None], to_k, to_v) for f in features[site.key]]
+        keys, values = zip(*pairs, strict=True)
+        garments[site.key] = garment_kv(keys, values, checkpoint.info.unet.heads, null=checkpoint.null(site.key))
+    return features, garments
+
+
+@torch.inference_mode()
+def test_undressed_predictions_agree(studio, diffusers_unet):
+    for x, timestep, text, noise in conditional_call(studio, studio.model).values():
+        ours = diffusers_unet(x, timestep, encoder_hidden_states=text).sample
+        torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
+
+
+VARIANTS = {
+    "attn_input": {},
+    "attn_output": {"feature_tap": "attn_output"},
+    "output lora": {"lora_targets": ("q", "k", "v", "out")},
+    "uneven ranks": {"rank": {"upper": 2, "lower": 4, "hat": 8}, "alpha": {"upper": 4.0, "lower": 4.0, "hat": 2.0}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("null", [False, True], ids=["faithful", "null"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@torch.inference_mode()
+def test_dressed_predictions_agree(studio, diffusers_unet, count, null, variant):
+    slots = SLOTS[:count]
+    file = studio.random_file("parity", null_token=null, **VARIANTS[variant])
+    pictures = [studio.picture(seed) for seed in range(count)]
+    worn = [studio.garment(slot, file=file, image=picture) for slot, picture in zip(slots, pictures, strict=True)]
+    features, garments = trainers_garments(studio, diffusers_unet, file.checkpoint, pictures, slots)
+    for index, site in enumerate(file.checkpoint.info.unet.sites):
+        for row, garment in enumerate(worn):
+            torch.testing.assert_close(garment.tokens[index][0][0], features[site.key][row], atol=TOLERANCE, rtol=1e-4)
+
+    calls = conditional_call(studio, studio.dress(garments=worn, strength=0.7))
+    x, timestep, text, noise = calls["positive"]
+    ours = dressed_prediction(diffusers_unet, x, timestep, text, DressingRole(garments, 0.7))
+    torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
+    undressed = diffusers_unet(x, timestep, encoder_hidden_states=text).sample
+    assert (noise - undressed).abs().max() > 100 * TOLERANCE
+    x, timestep, text, noise = calls["negative"]
+    torch.testing.assert_close(
+        diffusers_unet(x, timestep, encoder_hidden_states=text).sample, noise, atol=TOLERANCE, rtol=0
+    )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Dressing beside ComfyUI's TorchCompileModel, which drops every guard on what our patches travel in.
+
+Without a guard of our own a compiled U-Net ignores garments once an undressed run was compiled, and keeps the strength
+of its first run. The backend "eager" traces and guards as inductor does, without generating code.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.comfyui
+
+CLOSE = 1e-5
+"""Compiled and eager predictions differ by this much of the largest value at most."""
+
+
+@pytest.fixture
+def compiler(studio):
+    """TorchCompileModel with a backend of our choice, in a process that has compiled nothing yet."""
+    torch._dynamo.reset()
+    yield lambda backend: lambda model: studio.stock("nodes_torch_compile", "TorchCompileModel", model, backend)
+    torch._dynamo.reset()
+
+
+def assert_close(got, want):
+    assert (got - want).abs().max() < CLOSE * want.abs().max()
+
+
+def test_compiled_pictures_wear_what_they_should(studio, compiler):
+    """One process, in an order in which every missing guard would show."""
+    compiled = compiler("eager")
+    upper, lower, hat = studio.garments
+    region = studio.settings(upper, region=torch.ones(1, 96, 64).tril())
+    want = {
+        "two garments": studio.sample(studio.dress(garments=[upper, lower])),
+        "weaker": studio.sample(studio.dress(garments=[upper, lower], strength=0.35)),
+        "others of the same shapes": studio.sample(studio.dress(garments=[lower, hat])),
+        "one garment": studio.sample(studio.dress(garments=[upper])),
+        "a region": studio.sample(studio.dress(garments=[region])),
+        "stacked": studio.sample(studio.dress(studio.dress(garments=[upper]), garments=[lower])),
+        "undressed": studio.sample(studio.model),
+    }
+    base = compiled(studio.model)
+    assert_close(studio.sample(base), want["undressed"])  # an undressed compiled run comes first
+    assert_close(studio.sample(studio.dress(base, [upper, lower])), want["two garments"])
+    assert_close(studio.sample(studio.dress(base, [upper, lower], strength=0.35)), want["weaker"])
+    assert_close(studio.sample(studio.dress(base, [lower, hat])), want["others of the same shapes"])
+    assert_close(studio.sample(studio.dress(base, [upper])), want["one garment"])
+    assert_close(studio.sample(studio.dress(base, [region])), want["a region"])
+    assert_close(studio.sample(studio.dress(studio.dress(base, [upper]), [lower])), want["stacked"])
+    assert_close(studio.sample(base), want["undressed"])
+    assert_close(studio.sample(compiled(studio.dress(garments=[upper, lower]))), want["two garments"])
+    assert_close(studio.sample(compiled(studio.dress(garments=[upper, lower], strength=0.35))), want["weaker"])
+
+
+def test_inductor_neither_ignores_garments_nor_keeps_a_stale_strength(studio, compiler):
+    compiled = compiler("inductor")
+    garment = studio.garments[:1]
+    assert_close(studio.sample(compiled(studio.model), steps=1), studio.sample(studio.model, steps=1))
+    for strength in (0.7, 0.35):
+        want = studio.sample(studio.dress(garments=garment, strength=strength), steps=1)
+        assert_close(studio.sample(compiled(studio.dress(garments=garment, strength=strength)), steps=1), want)
+
+
+def test_compiled_unconditional_rows_stay_undressed(studio, compiler):
+    compiled = compiler("eager")
+    plain = studio.first_step(compiled(studio.model))
+    dressed = studio.first_step(compiled(studio.dress()))
+    for (name, before), (_, after) in zip(plain, dressed, strict=True):
+        if name == "negative":
+            assert_close(after, before)
+        else:
+            assert (before - after).abs().max() > 1e-3 * before.abs().max()
