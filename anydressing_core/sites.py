@@ -79,6 +79,8 @@ class UNetShape:
         for channels, attends in zip(self.block_channels, self.attention, strict=True):
             if attends and channels % self.heads:
                 raise ValueError(f"{channels} channels cannot be split over {self.heads} attention heads.")
+        if not any(self.attention) and not self.mid_attention:
+            raise ValueError("A U-Net without any attention has nowhere to put a garment.")
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> UNetShape:
@@ -213,7 +215,7 @@ def _strings(config: Mapping[str, Any], name: str, levels: int) -> tuple[str, ..
     value = config.get(name)
     entries = _entries(value)
     known = _DOWN_BLOCKS if name.startswith("down") else _UP_BLOCKS
-    if len(entries) != levels or any(entry not in known for entry in entries):
+    if len(entries) != levels or not all(isinstance(entry, str) and entry in known for entry in entries):
         raise ValueError(f"unet_config: {name} must list {levels} of {', '.join(known)}, got {value!r}.")
     return tuple(entries)
 

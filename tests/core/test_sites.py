@@ -99,6 +99,15 @@ def test_odd_grids_round_up_as_the_strided_convolutions_do():
         ({"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}, "mirror"),
         ({"mid_block_type": "Other"}, "mid_block_type"),
         ({"attention_head_dim": 7}, "heads"),
+        ({"down_block_types": [[1], [2]]}, "down_block_types"),
+        (
+            {
+                "down_block_types": ["DownBlock2D"] * 2,
+                "up_block_types": ["UpBlock2D"] * 2,
+                "mid_block_type": None,
+            },
+            "nowhere",
+        ),
     ],
 )
 def test_other_architectures_are_refused_with_the_reason(change, reason):
