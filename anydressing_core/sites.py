@@ -79,8 +79,6 @@ class UNetShape:
         for channels, attends in zip(self.block_channels, self.attention, strict=True):
             if attends and channels % self.heads:
                 raise ValueError(f"{channels} channels cannot be split over {self.heads} attention heads.")
-        if not any(self.attention) and not self.mid_attention:
-            raise ValueError("A U-Net without any attention has nowhere to put a garment.")
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> UNetShape:
@@ -98,6 +96,8 @@ class UNetShape:
         mid = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
         if mid not in (None, "UNetMidBlock2DCrossAttn", "UNetMidBlock2D"):
             raise ValueError(f"unet_config: mid_block_type {mid!r} is not one of SD1.5's.")
+        if not any(attention) and mid != "UNetMidBlock2DCrossAttn":
+            raise ValueError("unet_config: a U-Net without any attention has nowhere to put a garment.")
         _refuse_other_architectures(config)
         # diffusers' `attention_head_dim` is, for SD1.5, the *number* of heads.
         heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
