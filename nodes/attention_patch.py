@@ -193,8 +193,7 @@ class _DressedCall:
         ComfyUI's TorchCompileModel drops every guard on transformer_options, so a compiled U-Net would ignore garments
         or keep those of an earlier run. The names of keyword arguments are guarded; the U-Net ignores their values.
         """
-        layout = self.bank.layout
-        structure = (self.rows, self.active, self.regions is not None, layout.heads, layout.counts, layout.columns)
+        structure = (self.rows, self.active, self.bank.layout)
         count = sum(name.startswith(f"{KEY}_") for name in taken)
         return f"{KEY}_{count}_{zlib.crc32(repr(structure).encode()):08x}"
 

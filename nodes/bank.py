@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,40 +20,50 @@ from .unet import compute_dtype
 
 
 @dataclass(frozen=True)
-class BankLayout:
-    """All that is not a tensor: tokens of each garment and spare columns, per site. Two equal layouts compute alike."""
+class SiteLayout:
+    """All of one site that is not a tensor; equal layouts compute alike."""
 
     heads: int
-    counts: dict[str, tuple[int, ...]]
-    columns: dict[str, Columns]
+    counts: tuple[int, ...]
+    columns: Columns
+
+
+class SiteBank(torch.nn.Module):
+    """The garments' K' and V' at one site, as parameters, so that a ModelPatcher can move them."""
+
+    def __init__(self, garments: GarmentKV) -> None:
+        super().__init__()
+        self.layout = SiteLayout(garments.heads, garments.counts, garments.columns)
+        self.key = torch.nn.Parameter(garments.key, requires_grad=False)
+        self.value = torch.nn.Parameter(garments.value, requires_grad=False)
+        if garments.null_bias is not None:
+            self.null_bias = torch.nn.Parameter(garments.null_bias, requires_grad=False)
+
+    def garments(self, like: Tensor) -> GarmentKV:
+        """The garments on the device and in the dtype of `like`."""
+        layout = self.layout
+        null_bias = self.null_bias.to(like.device) if layout.columns.null else None
+        return GarmentKV(self.key.to(like), self.value.to(like), layout.counts, layout.heads, layout.columns, null_bias)
 
 
 class Bank(torch.nn.Module):
-    """The garments' K' and V', one pair of parameters for each site.
+    """The garments at every site.
 
-    Parameters, so that a ModelPatcher can move them. Only the patcher and the patched MODEL own a bank: with the last
-    clone of that MODEL it is gone.
+    Only the patcher and the patched MODEL own a bank: with the last clone of that MODEL it is gone.
     """
 
-    def __init__(self, sites: dict[str, GarmentKV], heads: int) -> None:
+    def __init__(self, sites: dict[str, GarmentKV]) -> None:
         super().__init__()
-        counts = {key: garments.counts for key, garments in sites.items()}
-        self.layout = BankLayout(heads, counts, {key: garments.columns for key, garments in sites.items()})
-        for key, garments in sites.items():
-            self._store(f"{key}_key", garments.key)
-            self._store(f"{key}_value", garments.value)
-            if garments.null_bias is not None:
-                self._store(f"{key}_null_bias", garments.null_bias)
+        self.sites = torch.nn.ModuleDict({key: SiteBank(garments) for key, garments in sites.items()})
 
-    def _store(self, name: str, tensor: Tensor) -> None:
-        self.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
+    @property
+    def layout(self) -> list[SiteLayout]:
+        """Every site's layout, in the U-Net's order."""
+        return [site.layout for site in self.sites.values()]  # pyright: ignore[reportReturnType]
 
     def at(self, site: str, like: Tensor) -> GarmentKV:
         """The garments at one site, on the device and in the dtype of `like`."""
-        columns = self.layout.columns[site]
-        key, value = getattr(self, f"{site}_key").to(like), getattr(self, f"{site}_value").to(like)
-        null_bias = getattr(self, f"{site}_null_bias").to(like.device) if columns.null else None
-        return GarmentKV(key, value, self.layout.counts[site], self.layout.heads, columns, null_bias)
+        return self.sites[site].garments(like)  # pyright: ignore[reportCallIssue]
 
 
 @torch.inference_mode()
@@ -73,9 +84,20 @@ def make_bank(model: Any, shape: UNetShape, garments: Sequence[Garment]) -> Any:
             regions=regions,
         )
         sites[site.key] = _move(laid_out, home)
+    return _in_comfyuis_care(Bank(sites), device, home)
+
+
+def _in_comfyuis_care(bank: Bank, device: torch.device, home: torch.device) -> Any:
     # Read at call time: ComfyUI rebinds CoreModelPatcher when dynamic VRAM is on.
     patcher_class = comfy.model_patcher.CoreModelPatcher
-    return patcher_class(Bank(sites, shape.heads), load_device=device, offload_device=home)
+    patcher = patcher_class(bank, load_device=device, offload_device=home)
+    # How ComfyUI's MultiGPU node makes a copy for another card; without it that node refuses a dressed MODEL.
+    patcher.cached_patcher_init = (_copy_in_comfyuis_care, (bank, device, home))
+    return patcher
+
+
+def _copy_in_comfyuis_care(bank: Bank, device: Any, home: Any, disable_dynamic: bool = False) -> Any:
+    return _in_comfyuis_care(copy.deepcopy(bank), device, home)
 
 
 def _project(garment: Garment, index: int, site: AttentionSite, device: Any, dtype: Any) -> tuple[Tensor, Tensor]:

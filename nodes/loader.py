@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ class AnyDressingLoader(io.ComfyNode):
 def register_model_folder() -> None:
     """Make models/anydressing known to ComfyUI, showing .safetensors files only."""
     default = Path(folder_paths.models_dir) / FOLDER
-    default.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # a read-only models folder keeps nobody from dressing training-free
+        default.mkdir(parents=True, exist_ok=True)
     folder_paths.add_model_folder_path(FOLDER, str(default), is_default=True)
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
 

@@ -479,12 +479,17 @@ def test_an_attention_override_serves_every_plain_call(studio):
 
 
 def test_an_attention_override_is_spared_widened_heads(studio, caplog):
+    importlib.import_module("comfyui_anydressing.nodes.attention_patch")._say_once.cache_clear()
+    caplog.set_level("INFO")
     file = studio.random_file("null", null_token=True)
     garments = [studio.garment("upper", file=file)]
     dressed, calls = counting_override(studio.dress(garments=garments))
     sites = garments[0].unet.sites
     assert torch.equal(studio.sample(dressed, steps=1), studio.sample(studio.dress(garments=garments), steps=1))
     assert len(calls) == 2 * len(sites)  # self-attention and text only
+    studio.sample(dressed)
+    said = [record for record in caplog.messages if "an attention override is active" in record]
+    assert len(said) == 1
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -565,14 +570,48 @@ def test_the_bank_goes_with_the_last_clone(studio):
     assert bank() is None
 
 
-def test_weights_offloaded_by_lowvram_encode_to_the_same_bits(studio):
-    want = studio.garment("upper")
-    management = importlib.import_module("comfy.model_management")
+def test_the_bank_can_be_copied_to_another_card(studio):
+    """What ComfyUI's MultiGPU node does to every model that a MODEL brings along."""
+    bank = studio.dress().get_additional_models_with_key("anydressing")[0]
+    copied = bank.deepclone_multigpu(torch.device("cpu"))
+    assert copied.model is not bank.model
+    for (name, ours), (other, theirs) in zip(
+        bank.model.named_parameters(), copied.model.named_parameters(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(ours, theirs)
+
+
+def test_weights_left_offloaded_by_lowvram_give_the_same_picture(studio, monkeypatch):
+    """With memory for nothing, weights stay behind and LoRAs are added as each layer runs."""
+    management, patcher = (
+        importlib.import_module("comfy.model_management"),
+        importlib.import_module("comfy.model_patcher"),
+    )
+    styled = style_lora(studio, studio.model)
+
+    def encoded_and_sampled():
+        management.unload_all_models()
+        garment = studio.garment("upper", model=styled, keep_loras=True)
+        return garment.tokens, studio.sample(studio.dress(styled, [garment]))
+
+    want_tokens, want = encoded_and_sampled()
+    load = patcher.ModelPatcher.load
+    patches = []
+
+    def load_nothing(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        load(self, device_to, 1, force_patch_weights, False)
+        patches.extend(m for m in self.model.modules() if getattr(m, "weight_function", None))
+
+    monkeypatch.setattr(patcher.ModelPatcher, "load", load_nothing)
+    got_tokens, got = encoded_and_sampled()
+    monkeypatch.undo()
     management.unload_all_models()
-    studio.model.load(torch.device("cpu"), lowvram_model_memory=1)
-    got = studio.garment("upper")
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(want.tokens, got.tokens, strict=True))
-    management.unload_all_models()
+    assert patches, "nothing was left offloaded"
+    for a, b in zip(want_tokens, got_tokens, strict=True):
+        torch.testing.assert_close(a[0], b[0], atol=1e-5, rtol=1e-5)
+    assert (want - got).abs().max() < 1e-4 * want.abs().max()
+    assert torch.equal(studio.sample(studio.model), studio.sample(studio.model))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)

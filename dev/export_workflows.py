@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turns the prompts in workflows/api into the workflows that artists open, with the real frontend.
+
+`python -m dev.export_workflows [NAME ...]` writes workflows/NAME.json for each (for all, when none is named).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .client import Prompt
+from .comfyui import CHECKOUT, PINNED, find_or_fetch, version_of
+from .frontend import Frontend, Workflow
+from .random_checkpoint import build_in_subprocess
+from .server import ComfyServer
+
+WORKFLOWS = CHECKOUT / "workflows"
+GARMENTS = WORKFLOWS / "garments"
+NODE_PACK = "anydressing"  # our name in the Comfy Registry
+NODE_PACK_VERSION = "0.1.0"
+
+
+def main(names: list[str]) -> int:
+    """Export the named workflows; return 1 when one does not come back as the prompt it was made from."""
+    comfyui = find_or_fetch(PINNED)
+    paths = [WORKFLOWS / "api" / f"{name}.json" for name in names] or sorted((WORKFLOWS / "api").glob("*.json"))
+    with (
+        tempfile.TemporaryDirectory() as base,
+        ComfyServer(comfyui, Path(base), models=build_in_subprocess(comfyui)) as server,
+    ):
+        for picture in sorted(GARMENTS.glob("*.png")):
+            server.upload_image(picture)
+        with Frontend(server) as frontend:
+            failed = [path.stem for path in paths if not export(path, frontend, version_of(comfyui))]
+    return 1 if failed else 0
+
+
+def export(path: Path, frontend: Frontend, core_version: str) -> bool:
+    """Write one workflow beside `api/`; say whether it comes back as the same prompt."""
+    api: Prompt = json.loads(path.read_text(encoding="utf-8"))
+    workflow = finished(frontend.api_to_ui(api, path.stem), path.stem, core_version)
+    target = WORKFLOWS / path.name
+    target.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    lost = list(differences(api, frontend.ui_to_api(workflow)))
+    print(f"{target.relative_to(CHECKOUT)}: {len(workflow['nodes'])} nodes", *lost, sep="\n  ")
+    return not lost
+
+
+def finished(workflow: Workflow, name: str, core_version: str) -> Workflow:
+    """Return the workflow without what changes from export to export, and with each node's pack and version.
+
+    By these the frontend tells an artist who lacks a node which pack to install.
+    """
+    for node in workflow["nodes"]:
+        ours = node["type"].startswith("AnyDressing")
+        pack = (NODE_PACK, NODE_PACK_VERSION) if ours else ("comfy-core", core_version)
+        node["properties"] |= dict(zip(("cnr_id", "ver"), pack, strict=True))
+        node["properties"].pop("aux_id", None)
+    return {**workflow, "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)), "revision": 0, "extra": {}}
+
+
+def differences(expected: Prompt, got: Prompt) -> Iterable[str]:
+    """Say in words where two prompts differ, node titles aside."""
+    for key in sorted({*expected, *got}):
+        yield from node_differences(key, expected.get(key, {}), got.get(key, {}))
+
+
+def node_differences(key: str, expected: dict[str, Any], got: dict[str, Any]) -> Iterable[str]:
+    """Say in words where two nodes of a prompt differ."""
+    kind = expected.get("class_type", got.get("class_type"))
+    if expected.get("class_type") != got.get("class_type"):
+        yield f"node {key} ({kind}): the file has {expected.get('class_type')}, the frontend {got.get('class_type')}"
+    before, after = expected.get("inputs", {}), got.get("inputs", {})
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            yield f"node {key} ({kind}), {name}: the file has {before.get(name)!r}, the frontend {after.get(name)!r}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

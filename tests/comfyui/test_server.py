@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pack in the real server, over HTTP, on the pinned and on the oldest supported ComfyUI."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from dev.comfyui import OLDEST, PINNED, find_or_fetch
+from dev.server import ComfyServer
+
+pytestmark = pytest.mark.comfyui
+
+CHECKPOINT, LOADER, UPPER_PICTURE, LOWER_PICTURE, UPPER, LOWER, APPLY = "1", "2", "3", "4", "5", "6", "7"
+SAMPLER, SAVE = "11", "13"
+
+
+@pytest.fixture(scope="module", params=[PINNED, OLDEST], ids=["0.30.0", "0.16.3"])
+def server(request, tmp_path_factory, random_models, comfyui_path, root):
+    comfyui = comfyui_path if request.param == PINNED else find_or_fetch(OLDEST)
+    base = tmp_path_factory.mktemp("base")
+    flags = ["--use-pytorch-cross-attention", "--preview-method", "none"]
+    with ComfyServer(comfyui, base, models=random_models, flags=flags) as running:
+        for name in ("upper_breton", "lower_denim", "hat_straw", "upper_logo_tee"):
+            running.upload_image(root / "workflows" / "garments" / f"{name}.png")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shipped(root):
+    return json.loads((root / "workflows" / "api" / "01_two_garments.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def graph(shipped):
+    """The shipped workflow, smaller: two steps of 64 x 96 pixels."""
+    graph = copy.deepcopy(shipped)
+    for node in (UPPER, LOWER):
+        graph[node]["inputs"].update(size="custom", width=64, height=96)
+    graph["10"]["inputs"].update(width=64, height=96)
+    graph[SAMPLER]["inputs"].update(steps=2)
+    return graph
+
+
+def pixels(result, node=SAVE):
+    return np.array(Image.open(io.BytesIO(result.check().images[node][0])))
+
+
+def undressed(graph):
+    """The same workflow without our nodes."""
+    plain = {key: node for key, node in graph.items() if not node["class_type"].startswith("AnyDressing")}
+    plain[SAMPLER]["inputs"]["model"] = [CHECKPOINT, 0]
+    return plain
+
+
+def encodes(result, graph):
+    """How many garments were encoded by this run."""
+    return sum(graph[node]["class_type"] == "AnyDressingGarmentEncode" for node in result.executed)
+
+
+def with_third_garment(graph):
+    graph["20"] = {"class_type": "LoadImage", "inputs": {"image": "hat_straw.png"}}
+    graph["21"] = copy.deepcopy(graph[UPPER])
+    graph["21"]["inputs"].update(image=["20", 0], slot="hat")
+    graph[APPLY]["inputs"]["garments.garment_2"] = ["21", 0]
+    return graph
+
+
+def test_the_pack_has_loaded(server):
+    """`--quick-test-for-ci` exits 0 even when a pack fails; only the log and the node list tell."""
+    assert server.log_problems() == []
+    assert "ComfyUI-AnyDressing" in server.log_text()
+
+
+PROMISES = {
+    "AnyDressingLoader": (["file"], ["ANYDRESSING"]),
+    "AnyDressingGarmentEncode": (
+        [
+            "model",
+            "vae",
+            "anydressing",
+            "image",
+            "slot",
+            "size",
+            "width",
+            "height",
+            "garment_tokens",
+            "keep_loras",
+            "mask",
+        ],
+        ["ANYDRESSING_GARMENT"],
+    ),
+    "AnyDressingGarmentSettings": (
+        ["garment", "weight", "start_percent", "end_percent", "region"],
+        ["ANYDRESSING_GARMENT"],
+    ),
+    "AnyDressingApply": (["model", "garments", "strength", "start_percent", "end_percent"], ["MODEL"]),
+}
+"""Node ids, input names in their order, output types: for ever."""
+
+
+def test_node_ids_inputs_and_outputs_are_what_was_promised(server):
+    offered = {name: info for name, info in server.object_info().items() if info["category"].startswith("AnyDressing")}
+    assert set(offered) == set(PROMISES)
+    for name, (inputs, outputs) in PROMISES.items():
+        found = [entry for group in ("required", "optional") for entry in offered[name]["input_order"].get(group, [])]
+        assert (found, offered[name]["output"]) == (inputs, outputs), name
+
+
+def test_every_input_and_output_has_a_tooltip(server):
+    for name in PROMISES:
+        info = server.object_info()[name]
+        for group in info["input"].values():
+            for entry, (_, options) in group.items():
+                assert options.get("tooltip"), f"{name}.{entry}"
+        assert all(info["output_tooltips"]), name
+        assert info["description"], name
+
+
+def test_the_shipped_workflow_writes_a_dressed_picture(server, graph):
+    dressed, plain = pixels(server.run(graph)), pixels(server.run(undressed(copy.deepcopy(graph))))
+    assert dressed.shape == (96, 64, 3)
+    assert dressed.std() > 1
+    assert not np.array_equal(dressed, plain)
+    assert "AnyDressing: encoded 'upper' at 64 x 96" in server.log_text()
+    assert "peak extra memory" in server.log_text()
+
+
+def test_the_garments_are_shown_as_the_network_sees_them(server, graph):
+    graph[UPPER]["inputs"]["width"] = 72  # not cached from another test
+    result = server.run(graph).check()
+    assert Image.open(io.BytesIO(result.images[UPPER][0])).size == (72, 96)
+
+
+def test_strength_zero_is_the_plain_workflows_picture(server, graph):
+    graph[APPLY]["inputs"]["strength"] = 0.0
+    assert np.array_equal(pixels(server.run(graph)), pixels(server.run(undressed(copy.deepcopy(graph)))))
+
+
+def test_a_dressed_and_an_undressed_sampler_in_one_graph(server, graph):
+    plain = pixels(server.run(undressed(copy.deepcopy(graph))))
+    both = copy.deepcopy(graph)
+    for old, new in ((SAMPLER, "31"), ("12", "32"), (SAVE, "33")):
+        both[new] = copy.deepcopy(graph[old])
+    both["31"]["inputs"]["model"] = [CHECKPOINT, 0]
+    both["32"]["inputs"]["samples"], both["33"]["inputs"]["images"] = ["31", 0], ["32", 0]
+    result = server.run(both)
+    assert np.array_equal(pixels(result, "33"), plain)
+    assert not np.array_equal(pixels(result), plain)
+
+
+def test_changing_one_garment_of_three_encodes_one(server, graph):
+    graph = with_third_garment(graph)
+    server.run(graph).check()
+    graph["20"]["inputs"]["image"] = "upper_logo_tee.png"
+    assert encodes(server.run(graph).check(), graph) == 1
+
+
+def test_removing_a_garment_encodes_none(server, graph):
+    three = with_third_garment(copy.deepcopy(graph))
+    server.run(three).check()
+    del three[APPLY]["inputs"]["garments.garment_2"]
+    assert encodes(server.run(three).check(), three) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (APPLY, "strength", 0.5),
+        (APPLY, "end_percent", 0.8),
+        ("40", "weight", 0.5),
+        ("40", "start_percent", 0.1),
+        (SAMPLER, "seed", 7),
+    ],
+    ids=lambda change: change[1],
+)
+def test_changing_settings_encodes_none(server, graph, change):
+    graph["40"] = {
+        "class_type": "AnyDressingGarmentSettings",
+        "inputs": {"garment": [UPPER, 0], "weight": 1.0, "start_percent": 0.0, "end_percent": 1.0},
+    }
+    graph[APPLY]["inputs"]["garments.garment_0"] = ["40", 0]
+    before = pixels(server.run(graph))
+    node, name, value = change
+    graph[node]["inputs"][name] = value
+    result = server.run(graph)
+    assert encodes(result, graph) == 0
+    assert not np.array_equal(before, pixels(result))
+
+
+def test_a_b_a_gives_a_again_also_after_everything_was_freed(server, graph):
+    first = pixels(server.run(graph))
+    other = copy.deepcopy(graph)
+    other[UPPER_PICTURE]["inputs"]["image"] = "upper_logo_tee.png"
+    assert not np.array_equal(first, pixels(server.run(other)))
+    server.free()
+    graph[SAVE]["inputs"]["filename_prefix"] = "again"
+    assert np.array_equal(first, pixels(server.run(graph)))
+
+
+def test_twenty_downstream_clones_add_no_memory(server, graph):
+    """Each FreeU node clones the MODEL. K' and V' of two garments of 256 x 384 weigh 38 MB, twenty copies 750 MB."""
+    for node in (UPPER, LOWER):
+        graph[node]["inputs"].update(width=256, height=384)
+    server.run(graph).check()
+    before = psutil.Process(server.pid).memory_info().rss
+    previous = APPLY
+    for index in range(20):
+        node = str(50 + index)
+        inputs = {"model": [previous, 0], "b1": 1.0, "b2": 1.0, "s1": 1.0, "s2": 1.0}
+        graph[node] = {"class_type": "FreeU", "inputs": inputs}
+        previous = node
+    graph[SAMPLER]["inputs"]["model"] = [previous, 0]
+    server.run(graph).check()
+    assert psutil.Process(server.pid).memory_info().rss - before < 100e6
+
+
+def test_errors_reach_the_artist_as_plain_words(server, graph):
+    graph[APPLY]["inputs"]["strength"] = float("nan")
+    error = server.run(graph).error
+    assert (error.node_id, error.exception_type) == (APPLY, "ValueError")
+    assert error.message.startswith("strength: must be a number from 0 to 2, got nan.")
+
+
+def test_a_ninth_garment_is_refused(server, graph):
+    for index in range(9):
+        graph[APPLY]["inputs"][f"garments.garment_{index}"] = [UPPER, 0]
+    error = server.run(graph).error
+    assert "at most 8" in error.message
+
+
+def test_nested_garments_do_not_vanish_silently(server, graph):
+    """ComfyUI takes this shape and hands over no garment at all."""
+    inputs = graph[APPLY]["inputs"]
+    inputs["garments"] = {"garment_0": inputs.pop("garments.garment_0"), "garment_1": inputs.pop("garments.garment_1")}
+    result = server.run(graph)
+    assert result.status in ("error", "rejected")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "no such file.safetensors"])
+def test_a_file_outside_the_list_is_refused_before_it_is_opened(server, graph, name):
+    graph[LOADER]["inputs"]["file"] = name
+    result = server.run(graph)
+    assert result.status == "rejected"
+    assert "value_not_in_list" in json.dumps(result.rejection)
+
+
+def test_cancelling_stops_and_the_next_run_is_whole(server, graph):
+    want = pixels(server.run(graph))
+    long = copy.deepcopy(graph)
+    long[SAMPLER]["inputs"].update(steps=500, seed=99)
+
+    def cancel(event):
+        if event["type"] == "progress" and event["data"]["node"] == SAMPLER:
+            server.interrupt()
+
+    result = server.run(long, follow=cancel)
+    assert result.status == "interrupted"
+    assert result.seconds < 60
+    graph[SAVE]["inputs"]["filename_prefix"] = "after_cancel"
+    assert np.array_equal(pixels(server.run(graph)), want)
+
+
+def test_nothing_in_the_log_speaks_of_leaks_or_failed_imports(server):
+    assert "memory leak" not in server.log_text()
+    assert "IMPORT FAILED" not in server.log_text()
