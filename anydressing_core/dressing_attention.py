@@ -124,7 +124,8 @@ def garment_kv(
 
     key = _heads(torch.cat(list(keys), dim=1), heads)  # -> (B, M, H, d)
     value = _heads(torch.cat(list(values), dim=1), heads)
-    owner = torch.arange(len(counts), device=key.device).repeat_interleave(torch.tensor(counts, device=key.device))
+    owner = torch.arange(len(counts), device=key.device)
+    owner = owner.repeat_interleave(torch.tensor(counts, device=key.device), output_size=sum(counts))
     indicator = functional.one_hot(owner, len(counts)).to(key)[None, :, None, :]  # -> (1, M, 1, N)
     key = _widen(key, columns, indicator if regions else None, offset=2 * columns.null)
     value = _widen(value, columns, indicator if maps else None)

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much each way of dressing adds to SD1.5: FLOPs per step, counted on meta tensors.
+
+`python -m benchmarks.flops` prints the table; `--write` also writes flops.json. Products (linear, convolution,
+attention) count 2 FLOP per multiply-add, nothing else counts. A step is one conditional and one unconditional row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from comfyui_anydressing.anydressing_core.sites import SD15
+from comfyui_anydressing.training.unet_processors import GarmentsRole, Lora, garment_features, install
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import schemes
+from .schemes import FULL, HALF, Garments, Layer
+
+RESULT = Path(__file__).with_name("flops.json")
+STEPS = 30
+NUMBERS = range(1, 6)
+RANK = 64
+TEXT_TOKENS = 77
+
+OURS = "ours"
+OURS_NULL = "ours + null token"
+OURS_HALF = "ours, half-size"
+OURS_HALF_NULL = "ours, half-size + null token"
+FOREGROUND = "ours, 50 % foreground"
+FEATURES = "Eq. 6, hidden states cached"
+BOTH_ROWS = "Eq. 6, in both rows"
+MAGIC = "MagicClothing-like"
+MAGIC_JOINT = "MagicClothing-like, joint"
+IMAG = "IMAGDressing-like"
+STABLE = "StableGarment-like"
+FASTFIT = "FastFit-like, cached"
+FASTFIT_UNCACHED = "FastFit-like, no cache"
+
+COUNTED = {
+    "base": "SD1.5, two plain rows.",
+    OURS: "K', V' cached; full-size garments; Dressing-Attention in the conditional row only, heads not widened.",
+    OURS_NULL: "the same with a null token: one more key, and every head of Q, K', V' eight columns wider.",
+    OURS_HALF: "garments at half the height and half the width, a quarter of the tokens.",
+    OURS_HALF_NULL: "the same with a null token.",
+    FOREGROUND: "full-size garments of which half the tokens are kept at every site.",
+    FEATURES: "ours, but the features are kept and every step projects K', V' again.",
+    BOTH_ROWS: "ours, but the unconditional row attends to garments as well.",
+    MAGIC: "hidden states of a U-Net copy join each row's sequence as queries, keys and values; the garment half is cut off.",
+    MAGIC_JOINT: "the same with a third row for joint guidance.",
+    IMAG: "hidden states of a U-Net copy, run once on two rows; conditional row only, K', V' projected every step.",
+    STABLE: "a U-Net copy runs in every step; mid and up layers of the conditional row run again with its hidden states.",
+    FASTFIT: "no text, so a base of its own; half-size garments encoded once on two rows; their keys extend both rows'.",
+    FASTFIT_UNCACHED: "the same, encoding in every step.",
+}
+"""Scheme -> what is counted for it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one scheme costs for one number of garments, in FLOP.
+
+    step: one denoising step. once: before the first step, all garments. base: one step of the same U-Net undressed.
+    """
+
+    scheme: str
+    garments: int
+    step: int
+    once: int
+    base: int
+
+    @property
+    def over_base(self) -> float:
+        """What a step adds to its base, in per cent."""
+        return 100 * (self.step / self.base - 1)
+
+    @property
+    def total_over_base(self) -> float:
+        """What `STEPS` steps and the work before them add, in per cent."""
+        return 100 * ((STEPS * self.step + self.once) / (STEPS * self.base) - 1)
+
+
+def flops(run: Callable[[], object]) -> int:
+    """FLOPs of a call. On meta tensors attention decomposes into its two products, so the counter sees it."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+class Meter:
+    """Counts SD1.5 at 768x576: its rows under a scheme, and what a garment passes once.
+
+    A row under a scheme is the undressed row with the cost of its sites exchanged: nothing else knows of garments.
+    """
+
+    def __init__(self) -> None:
+        with torch.device("meta"):
+            self.unet = UNet2DConditionModel(**SD15.to_diffusers())
+        install(self.unet)
+
+    @cached_property
+    def plain_row(self) -> int:
+        """One row of the undressed U-Net."""
+        text = torch.empty(1, TEXT_TOKENS, SD15.cross_attention_dim, device="meta")
+        timestep = torch.zeros(1, device="meta")
+        return flops(lambda: self.unet(_latent(FULL), timestep, encoder_hidden_states=text))
+
+    @property
+    def base(self) -> int:
+        """One step of the undressed U-Net."""
+        return 2 * self.plain_row
+
+    def row(self, layer: Layer) -> int:
+        """One row whose self-attention is `layer`."""
+        return self.plain_row + self.added(layer)
+
+    def added(self, layer: Layer) -> int:
+        """What `layer` costs more than plain self-attention, over all sites."""
+        return self._sites(layer) - self._plain_sites
+
+    def textless_row(self, size: tuple[int, int]) -> int:
+        """One row of the undressed U-Net without its cross-attention."""
+        return self._garment_pass(size, {})
+
+    def garments_net(self, size: tuple[int, int]) -> int:
+        """One garment's pass through GarmentsNet, with its LoRAs."""
+        return self._garment_pass(size, _loras())
+
+    def projection(self, garments: Garments) -> int:
+        """All garments' K' and V' at all sites."""
+        features = [features for site in SD15.sites for features in garments.features(site)]
+        return flops(lambda: [schemes.project(each) for each in features])
+
+    @cached_property
+    def _plain_sites(self) -> int:
+        return self._sites(schemes.plain)
+
+    def _sites(self, layer: Layer) -> int:
+        def run() -> None:
+            for site in SD15.sites:
+                height, width = site.grid(*FULL)
+                image = torch.empty(1, height * width, site.channels, device="meta")
+                layer(site, self.unet.get_submodule(site.diffusers_name), image)
+
+        return flops(run)
+
+    def _garment_pass(self, size: tuple[int, int], loras: dict[str, dict[str, Lora]]) -> int:
+        return flops(lambda: garment_features(self.unet, _latent(size), GarmentsRole(loras, "attn_input")))
+
+
+def _latent(size: tuple[int, int]) -> torch.Tensor:
+    return torch.empty(1, 4, *size, device="meta")
+
+
+def _loras() -> dict[str, dict[str, Lora]]:
+    """One garment's LoRAs on q, k, v; under `attn_input` the last site has none."""
+
+    def lora(channels: int) -> Lora:
+        down, up = torch.empty(1, RANK, channels, device="meta"), torch.empty(1, channels, RANK, device="meta")
+        return down, up, torch.empty(1, device="meta")
+
+    return {site.key: {target: lora(site.channels) for target in "qkv"} for site in SD15.sites[:-1]}
+
+
+def count(meter: Meter) -> list[Cost]:
+    """Every line of the table."""
+    base = Cost("base", 0, meter.base, 0, meter.base)
+    return [base, *_ours(meter), *_variants(meter), *_copies(meter), *_fastfit(meter)]
+
+
+def _ours(meter: Meter) -> list[Cost]:
+    kinds = [(OURS, FULL, False), (OURS_NULL, FULL, True), (OURS_HALF, HALF, False), (OURS_HALF_NULL, HALF, True)]
+    once = {size: meter.garments_net(size) + meter.projection(Garments(1, size)) for size in (FULL, HALF)}
+    costs: list[Cost] = []
+    for scheme, size, null_token in kinds:
+        for number in NUMBERS:
+            layer = partial(schemes.dressed, garments=Garments(number, size), null_token=null_token)
+            costs.append(Cost(scheme, number, meter.plain_row + meter.row(layer), number * once[size], meter.base))
+    return costs
+
+
+def _variants(meter: Meter) -> list[Cost]:
+    """Two full-size garments, one decision of ours taken otherwise."""
+    two, half_kept = Garments(2), Garments(2, kept=0.5)
+    foreground = meter.row(partial(schemes.dressed, garments=half_kept, null_token=False))
+    from_features = meter.row(partial(schemes.dressed_from_features, garments=two))
+    dressed = meter.row(partial(schemes.dressed, garments=two, null_token=False))
+    encode = 2 * meter.garments_net(FULL)
+    return [
+        Cost(FOREGROUND, 2, meter.plain_row + foreground, encode + meter.projection(half_kept), meter.base),
+        Cost(FEATURES, 2, meter.plain_row + from_features, encode, meter.base),
+        Cost(BOTH_ROWS, 2, 2 * dressed, encode + meter.projection(two), meter.base),
+    ]
+
+
+def _copies(meter: Meter) -> list[Cost]:
+    """One garment, read by a copy of the U-Net."""
+    one, plain = Garments(1), meter.plain_row
+    concatenated = meter.row(partial(schemes.concatenated, garments=one))
+    from_features = meter.row(partial(schemes.dressed_from_features, garments=one))
+    called_twice = meter.row(partial(schemes.called_twice, garments=one))
+    return [
+        Cost(MAGIC, 1, 2 * concatenated, plain, meter.base),
+        Cost(MAGIC_JOINT, 1, 3 * concatenated, plain, meter.base),
+        Cost(IMAG, 1, plain + from_features, 2 * plain, meter.base),
+        Cost(STABLE, 1, plain + called_twice + plain, 0, meter.base),
+    ]
+
+
+def _fastfit(meter: Meter) -> list[Cost]:
+    """Half-size garments in a U-Net without text, which is therefore their base."""
+    row, encode = meter.textless_row(FULL), 2 * meter.textless_row(HALF)
+    added = {number: meter.added(partial(schemes.extended, garments=Garments(number, HALF))) for number in NUMBERS}
+    step = {number: 2 * (row + added[number]) for number in NUMBERS}
+    return [
+        *(Cost(FASTFIT, number, step[number], number * encode, 2 * row) for number in NUMBERS),
+        *(Cost(FASTFIT_UNCACHED, number, step[number] + number * encode, 0, 2 * row) for number in NUMBERS),
+    ]
+
+
+def table(costs: list[Cost]) -> str:
+    """The costs as text, in TFLOP and per cent, and what is counted for each scheme."""
+    wide = max(map(len, COUNTED))
+    lines = [f"{'scheme':{wide}}  N    step  over base    once  {STEPS} steps over base"]
+    for cost in costs:
+        numbers = f"{cost.garments}  {cost.step / 1e12:6.3f}  {cost.over_base:+7.1f} %  {cost.once / 1e12:6.3f}"
+        lines.append(f"{cost.scheme:{wide}}  {numbers}  {cost.total_over_base:+16.1f} %")
+    return "\n".join([*lines, "", *(f"{scheme:{wide}}  {counted}" for scheme, counted in COUNTED.items())])
+
+
+def as_json(costs: list[Cost]) -> dict[str, Any]:
+    """What flops.json holds; all numbers are FLOP."""
+    return {
+        "unet": "SD1.5 at 768x576, 2 FLOP per multiply-add",
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "costs": [asdict(cost) for cost in costs],
+    }
+
+
+def main() -> None:
+    """Count, print, and write if asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flops", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"also write {RESULT.name}")
+    write = parser.parse_args().write
+    costs = count(Meter())
+    print(f"SD1.5 at 768x576, TFLOP (2 FLOP per multiply-add); torch {torch.__version__}, meta tensors.")
+    print(f"A step is one conditional and one unconditional row; `once` comes before the first of {STEPS} steps.\n")
+    print(table(costs))
+    if write:
+        RESULT.write_text(json.dumps(as_json(costs), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
