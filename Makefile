@@ -11,7 +11,7 @@ help:
 	@echo "make setup  only build what these need (.venv and .comfyui, some 6 GB)"
 
 setup:
-	@$(PYTHON) dev/setup.py
+	@$(PYTHON) -m dev.setup
 
 demo: setup
 	@.venv/bin/python -m dev.demo

@@ -130,7 +130,7 @@ def in_own_loop(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def follow_prompt(
-    socket: aiohttp.ClientWebSocketResponse, prompt_id: str, follow: Follower | None
+    socket: aiohttp.ClientWebSocketResponse[bool], prompt_id: str, follow: Follower | None
 ) -> dict[str, Any]:
     """Read messages until the prompt ends; return its status, its error and which nodes ran or were cached."""
     executed: list[str] = []

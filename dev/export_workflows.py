@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Turns the prompts in workflows/api into the workflows that artists open, with the real frontend.
 
-`python -m dev.export_workflows [NAME ...]` writes workflows/NAME.json for each (for all, when none is named).
+`python -m dev.export_workflows [NAME ...]` writes workflows/NAME.json for each (for all, when none is named), with the note in
+workflows/notes/NAME.md beside its nodes, and NAME.jpg, which the template browser shows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from .client import Prompt
 from .comfyui import CHECKOUT, PINNED, find_or_fetch, version_of
 from .frontend import Frontend, Workflow
@@ -22,6 +25,16 @@ from .server import ComfyServer
 
 WORKFLOWS = CHECKOUT / "workflows"
 GARMENTS = WORKFLOWS / "garments"
+DOWNLOADS = {
+    "v1-5-pruned-emaonly-fp16.safetensors": {
+        "name": "v1-5-pruned-emaonly-fp16.safetensors",
+        "url": "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
+        "v1-5-pruned-emaonly-fp16.safetensors",
+        "directory": "checkpoints",
+    }
+}
+"""What the frontend offers to download when an artist lacks it; the same file as in ComfyUI's own first workflow."""
+
 NODE_PACK = "anydressing"  # our name in the Comfy Registry
 NODE_PACK_VERSION = "0.1.0"
 
@@ -44,9 +57,10 @@ def main(names: list[str]) -> int:
 def export(path: Path, frontend: Frontend, core_version: str) -> bool:
     """Write one workflow beside `api/`; say whether it comes back as the same prompt."""
     api: Prompt = json.loads(path.read_text(encoding="utf-8"))
-    workflow = finished(frontend.api_to_ui(api, path.stem), path.stem, core_version)
+    workflow = finished(with_note(frontend.api_to_ui(api, path.stem), path.stem), path.stem, core_version)
     target = WORKFLOWS / path.name
     target.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    thumbnail(api).save(target.with_suffix(".jpg"), quality=85)
     lost = list(differences(api, frontend.ui_to_api(workflow)))
     print(f"{target.relative_to(CHECKOUT)}: {len(workflow['nodes'])} nodes", *lost, sep="\n  ")
     return not lost
@@ -62,7 +76,38 @@ def finished(workflow: Workflow, name: str, core_version: str) -> Workflow:
         pack = (NODE_PACK, NODE_PACK_VERSION) if ours else ("comfy-core", core_version)
         node["properties"] |= dict(zip(("cnr_id", "ver"), pack, strict=True))
         node["properties"].pop("aux_id", None)
+        wanted = [DOWNLOADS[value] for value in node.get("widgets_values", []) if str(value) in DOWNLOADS]
+        if wanted:
+            node["properties"]["models"] = wanted
     return {**workflow, "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)), "revision": 0, "extra": {}}
+
+
+def with_note(workflow: Workflow, name: str) -> Workflow:
+    """Return the workflow with its note, left of all nodes. A note is no part of the prompt."""
+    left, top = (min(node["pos"][axis] for node in workflow["nodes"]) for axis in (0, 1))
+    note = {
+        "id": workflow["last_node_id"] + 1,
+        "type": "MarkdownNote",
+        "pos": [left - 440, top],
+        "size": [400, 420],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": [(WORKFLOWS / "notes" / f"{name}.md").read_text(encoding="utf-8")],
+    }
+    return {**workflow, "nodes": [note, *workflow["nodes"]], "last_node_id": note["id"]}
+
+
+def thumbnail(api: Prompt) -> Image.Image:
+    """Return what the template browser shows: the pictures that the workflow loads, side by side."""
+    names = [node["inputs"]["image"] for node in api.values() if node["class_type"] == "LoadImage"]
+    sheet = Image.new("RGB", (288 * len(names), 384), "white")
+    for index, name in enumerate(names):
+        sheet.paste(Image.open(GARMENTS / name).resize((288, 384), Image.Resampling.LANCZOS), (288 * index, 0))
+    return sheet
 
 
 def differences(expected: Prompt, got: Prompt) -> Iterable[str]:

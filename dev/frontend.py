@@ -17,7 +17,13 @@ from .client import ComfyClient, Prompt
 Workflow = dict[str, Any]  # what the frontend saves: nodes with positions, links, widget values
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LAUNCH = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+LAUNCH = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+]
 SETTLE = 600  # ms that the frontend takes to mark nodes and show its toasts
 PATIENCE = 120_000  # ms
 
@@ -59,7 +65,7 @@ HISTORY = "async id => (await fetch('/api/history/' + id)).json()"
 TOAST = ".p-toast-message"
 
 
-class ChromiumMissing(RuntimeError):
+class ChromiumMissingError(RuntimeError):
     """There is no browser to drive; the message says how to get one."""
 
 
@@ -204,10 +210,10 @@ def is_prompt(response: Any) -> bool:
 
 
 def find_chromium() -> str:
-    """Return the path of an installed Chromium or Chrome; raise ChromiumMissing when there is none."""
+    """Return the path of an installed Chromium or Chrome; raise ChromiumMissingError when there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        raise ChromiumMissing(
+        raise ChromiumMissingError(
             f"No browser was found: none of {', '.join(BROWSERS)} is on the PATH.\n"
             "Install one, on Debian with: apt-get install --no-install-recommends chromium"
         )

@@ -29,7 +29,7 @@ START_LIMIT = 300.0  # seconds; 20 on a quiet machine
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Locale": "en", "Comfy.Validation.Workflows": True}
 
 
-class ServerDied(ConnectionError):
+class ServerDiedError(ConnectionError):
     """ComfyUI stopped by itself; the message ends with the last lines of its log."""
 
 
@@ -72,6 +72,12 @@ class ComfyServer(ComfyClient):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        """The server's process, while it runs."""
+        assert self._process
+        return self._process.pid
+
     def command(self) -> list[str]:
         """Return the command line that starts the server."""
         cpu = [] if has_accelerator() else ["--cpu"]
@@ -93,7 +99,11 @@ class ComfyServer(ComfyClient):
         try:
             return super().run(prompt, follow, timeout)
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise ServerDied(f"{error}\n{self.last_words()}") from error
+            raise ServerDiedError(f"{error}\n{self.last_words()}") from error
+
+    def is_running(self) -> bool:
+        """Say whether the server's process lives."""
+        return self._process is not None and self._process.poll() is None
 
     def log_text(self) -> str:
         """Return all that the server has written so far."""
@@ -110,8 +120,8 @@ class ComfyServer(ComfyClient):
 
     def stop(self) -> None:
         """Stop the server and all that it started, and nothing else."""
-        process, self._process = self._process, None
-        if process is None or process.poll() is not None:
+        process = self._process
+        if process is None or not self.is_running():
             return
         for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 15)):
             os.killpg(process.pid, number)  # the server leads a process group of its own
@@ -122,14 +132,13 @@ class ComfyServer(ComfyClient):
                 continue
 
     def _wait_until_up(self) -> None:
-        assert self._process
         started = told = time.monotonic()
         while not self.is_up():
             now = time.monotonic()
-            if self._process.poll() is not None:
-                raise ServerDied(f"ComfyUI stopped while starting.\n{self.last_words()}")
+            if not self.is_running():
+                raise ServerDiedError(f"ComfyUI stopped while starting.\n{self.last_words()}")
             if now - started > START_LIMIT:
-                raise ServerDied(f"ComfyUI does not answer after {START_LIMIT:.0f} s.\n{self.last_words()}")
+                raise ServerDiedError(f"ComfyUI does not answer after {START_LIMIT:.0f} s.\n{self.last_words()}")
             if now - told > 5:
                 told = now
                 self.say(f"  ComfyUI is starting ({now - started:.0f} s)")
@@ -165,6 +174,12 @@ def environment() -> dict[str, str]:
     """Return our environment without what would change ComfyUI: a foreign module path, downloads of models."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**kept, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def stop_politely() -> None:
+    """Let a closed terminal or a `kill` end this process the way Ctrl-C does, so that the server does not outlive it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 @functools.cache

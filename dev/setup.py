@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Builds what `make demo`, `make ui` and `make test` need: .venv with everything in it, and a ComfyUI.
 
-Run by the system's own Python, so it uses the standard library alone. A second run finds nothing to do in well under a second.
+`python3 -m dev.setup` is run by the system's own Python, so it uses the standard library alone. A second run finds nothing to
+do, in well under a second.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+from .comfyui import CHECKOUT, OLDEST, PINNED, STORE, ComfyUIMissingError, fetch, find, find_or_fetch, is_comfyui
+
 VENV = CHECKOUT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "anydressing-setup"  # written last: without it, or with another content, the environment is not complete
 
 OLDEST_PYTHON = (3, 10)
-TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")  # ComfyUI imports all three, built for each other
+PINNED_PYTHON = (3, 11)  # constraints.txt names versions that older Pythons cannot have
+# Built for each other; ComfyUI imports all three.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 INPUTS = ("pyproject.toml", "requirements.txt", "constraints.txt", "dev/setup.py")
-STEPS = 4
+NETWORK = "Is the network there? Run the same command again: what is downloaded already is kept."
 
 
-class SetupFailed(RuntimeError):
+class SetupError(RuntimeError):
     """A step did not work; the message says which and what to do."""
 
 
@@ -36,7 +39,7 @@ def main() -> int:
     try:
         check_python()
         set_up()
-    except SetupFailed as error:
+    except (SetupError, ComfyUIMissingError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -46,61 +49,143 @@ def main() -> int:
 
 
 def check_python() -> None:
-    """Raise SetupFailed when this Python is too old."""
+    """Raise SetupError when this Python is too old."""
     if sys.version_info < OLDEST_PYTHON:
-        have, need = (".".join(map(str, version[:2])) for version in (sys.version_info, OLDEST_PYTHON))
-        raise SetupFailed(
-            f"This is Python {have}, but AnyDressing needs {need} or newer.\n"
+        raise SetupError(
+            f"This is Python {dotted(sys.version_info[:2])}, but AnyDressing needs {dotted(OLDEST_PYTHON)} or newer.\n"
             "Name a newer one, for example: make demo PYTHON=python3.12"
         )
 
 
 def set_up() -> None:
-    """Build .venv and fetch ComfyUI, unless the stamp says that just this was built already."""
-    if STAMP.exists() and PYTHON.exists():
-        comfyui = Path(STAMP.read_text(encoding="utf-8").partition("\n")[2])
-        if stamp_for(comfyui) == STAMP.read_text(encoding="utf-8"):
-            return
+    """Build .venv and fetch ComfyUI, unless the stamp says that just this has been built."""
+    if is_set_up():
+        return
     started = time.monotonic()
-    print("Setting up AnyDressing's development environment: once, some 3 GB of downloads, 2 to 15 minutes.")
+    print("Setting up. The first time: some 3 GB of downloads, 6 GB on the disk, 2 to 15 minutes.", flush=True)
     STAMP.unlink(missing_ok=True)
     make_venv()
     comfyui = get_comfyui()
     install(comfyui)
-    finish(comfyui)
+    check_imports()
+    STAMP.write_text(stamp_for(comfyui), encoding="utf-8")
     print(f"Set up in {time.monotonic() - started:.0f} s.\n", flush=True)
+
+
+def is_set_up() -> bool:
+    """Say whether nothing has changed since the last complete set-up."""
+    comfyui = find() or STORE / PINNED.version
+    built = all(map(is_comfyui, (comfyui, STORE / OLDEST.version))) and PYTHON.exists() and STAMP.exists()
+    return built and STAMP.read_text(encoding="utf-8") == stamp_for(comfyui)
+
+
+def stamp_for(comfyui: Path) -> str:
+    """Return a fingerprint of all that decides what a complete set-up contains."""
+    files = (*(CHECKOUT / name for name in INPUTS), comfyui / "requirements.txt")
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {comfyui}".encode())
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def make_venv() -> None:
+    """Make .venv with this Python, unless a sound one is there, and put uv in it."""
+    step(1, f"Making .venv with Python {dotted(sys.version_info[:3])}")
+    if not is_sound(PYTHON):
+        shutil.rmtree(VENV, ignore_errors=True)
+        run(
+            [sys.executable, "-m", "venv", VENV],
+            "Python could not make a virtual environment.",
+            "On Debian and Ubuntu its venv module is a package of its own: apt-get install python3-venv",
+        )
+    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    run([*pip, "-c", constraints_file(), "uv"], "uv, which installs the rest, could not be downloaded.", NETWORK)
+
+
+def is_sound(python: Path) -> bool:
+    """Say whether an environment's Python runs, is of our version and has pip: an interrupted run may have left half of one."""
+    code = f"import sys, pip; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    return python.exists() and subprocess.run([python, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def get_comfyui() -> Path:
+    """Return the developer's ComfyUI, or a fetched one; fetch the oldest supported release too, for the tests."""
+    step(2, "Finding or fetching ComfyUI")
+    comfyui = find_or_fetch(PINNED, python=str(PYTHON))
+    fetch(OLDEST, python=str(PYTHON))
+    print(f"      {comfyui}", flush=True)
+    return comfyui
+
+
+def install(comfyui: Path) -> None:
+    """Install everything with uv: ComfyUI's requirements, the pack's and the tests'."""
+    step(3, "Installing torch, ComfyUI's requirements and the tests' tools")
+    requirements = [
+        *("-r", comfyui / "requirements.txt"),
+        *("-r", CHECKOUT / "requirements.txt"),
+        *("-r", CHECKOUT / "pyproject.toml", "--extra", "dev"),
+        *("-c", constraints_file(comfyui)),
+    ]
+    uv = [VENV / "bin" / "uv", "pip", "install", "--python", PYTHON]
+    run([*uv, *TORCH, *requirements], "Not everything could be installed; uv's own words are above.", NETWORK)
+
+
+def check_imports() -> None:
+    """Try the packages that break most easily, rather than let ComfyUI fail later."""
+    step(4, "Checking that it works")
+    code = "import torch, torchvision, torchaudio, aiohttp, safetensors, numpy"
+    run(
+        [PYTHON, "-c", code],
+        "The installed packages do not work together; Python's own words are above.",
+        "Delete .venv and run the same command again.",
+    )
+
+
+def constraints_file(comfyui: Path | None = None) -> Path:
+    """Return the file of pinned versions to install with.
+
+    A developer's own ComfyUI asks for versions of its own: those that it names are not pinned by us.
+    On Python 3.10 nothing is pinned, since the pinned versions need 3.11.
+    """
+    lines = (CHECKOUT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if sys.version_info < PINNED_PYTHON:
+        lines = []
+    if comfyui and comfyui != STORE / PINNED.version:
+        named = named_by(comfyui / "requirements.txt")
+        lines = [line for line in lines if not line.startswith(("#", "comfy")) and package_name(line) not in named]
+    file = VENV / "anydressing-constraints.txt"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def named_by(requirements: Path) -> set[str]:
+    """Return the packages for which a requirements file asks for certain versions."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    return {package_name(line) for line in lines if re.search(r"[=<>~]", line.partition("#")[0])}
+
+
+def package_name(requirement: str) -> str:
+    """Return the name in a line such as `SQLAlchemy>=2.0.0`, as package indexes compare names."""
+    match = re.match(r"\s*([\w.-]+)", requirement)
+    return re.sub(r"[-_.]+", "-", match.group(1)).lower() if match else ""
 
 
 def step(number: int, what: str) -> None:
     """Tell the person at the terminal what happens now."""
-    print(f"[{number}/{STEPS}] {what}", flush=True)
+    print(f"[{number}/4] {what}", flush=True)
 
 
-def make_venv() -> None:
-    """Make .venv with this Python, and put uv in it."""
-    step(1, f"Making .venv with Python {sys.version.split()[0]}, and uv in it")
-    if not works(PYTHON):
-        shutil.rmtree(VENV, ignore_errors=True)
-        run(
-            [sys.executable, "-m", "venv", str(VENV)],
-            "Python could not make a virtual environment.",
-            "On Debian and Ubuntu its venv module is a package of its own: apt-get install python3-venv",
-        )
-    pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "uv"]
-    run(pip, "uv, which installs the rest, could not be downloaded.")
+def run(command: list[str | Path], what_failed: str, what_to_do: str) -> None:
+    """Run a program whose output the person sees; raise SetupError with our own words when it fails."""
+    patient = {"UV_HTTP_TIMEOUT": "120", **os.environ}
+    if subprocess.run([str(word) for word in command], check=False, cwd=CHECKOUT, env=patient).returncode:
+        raise SetupError(f"{what_failed}\n{what_to_do}")
 
 
-def works(python: Path) -> bool:
-    """Say whether a virtual environment's Python starts and has pip; an interrupted run may have left half of one."""
-    command = [str(python), "-c", "import pip"]
-    return python.exists() and subprocess.run(command, check=False, capture_output=True).returncode == 0
+def dotted(version: tuple[int, ...]) -> str:
+    """Return a version as people write it."""
+    return ".".join(map(str, version))
 
 
-def get_comfyui() -> Path:
-    """Return the developer's ComfyUI, or fetch one; also fetch the oldest that the tests run on."""
-    step(2, "Finding or fetching ComfyUI")
-    code = "from dev.comfyui import *; fetch(OLDEST); print(find_or_fetch(PINNED))"
-    answer = run([str(PYTHON), "-c", READ_ERRORS.format(code=code)], "There is no ComfyUI to work with.", output=True)
-    comfyui = Path(answer.splitlines()[-1])
-    print(f"      {comfyui}")
-    return comfyui
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,11 +58,11 @@ def require():
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
     """The ComfyUI that the tests run on: the one `make test` found or fetched."""
-    from dev.comfyui import PINNED, ComfyUIMissing, find_or_fetch
+    from dev.comfyui import PINNED, ComfyUIMissingError, find_or_fetch
 
     try:
         return find_or_fetch(PINNED)
-    except ComfyUIMissing as error:
+    except ComfyUIMissingError as error:
         missing(str(error))
 
 

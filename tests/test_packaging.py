@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What pip installs is what the checkout holds: the pack's packages, all of them, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from comfyui_anydressing.training.cli import VERSION
+
+LAYERS = ("anydressing_core", "nodes", "training")
+
+
+def python(*arguments, cwd, **environment):
+    command = [sys.executable, *map(str, arguments)]
+    result = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.strip()
+
+
+def listed_packages(root):
+    block = re.search(r"^packages = \[(.*?)\]", (root / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    return set(re.findall(r'"([\w.]+)"', block.group(1)))
+
+
+@pytest.fixture(scope="module")
+def wheel(root, tmp_path_factory):
+    """A wheel built from a copy, since building leaves files behind, with the environment's own setuptools, so offline."""
+    copy, out = tmp_path_factory.mktemp("copy") / "any folder-name", tmp_path_factory.mktemp("wheel")
+    shutil.copytree(root, copy, ignore=shutil.ignore_patterns(".*", "output", "build", "*.egg-info"))
+    python("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, copy, cwd=copy)
+    return next(out.glob("*.whl"))
+
+
+def test_the_package_list_equals_the_folders(root):
+    folders = {path.parent.relative_to(root) for layer in LAYERS for path in (root / layer).rglob("*.py")}
+    expected = {"comfyui_anydressing", *(".".join(("comfyui_anydressing", *folder.parts)) for folder in folders)}
+    assert listed_packages(root) == expected
+    assert all((root / folder / "__init__.py").exists() for folder in folders)
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(root, wheel):
+    modules = [path.relative_to(root) for layer in LAYERS for path in (root / layer).rglob("*.py")]
+    expected = {f"comfyui_anydressing/{path.as_posix()}" for path in (Path("__init__.py"), *modules)}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert packed == expected
+
+
+def test_the_command_runs_from_anywhere_and_imports_no_torch(wheel, tmp_path):
+    python("-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path, wheel, cwd=tmp_path)
+    path = {"PYTHONPATH": str(tmp_path)}
+    assert python(tmp_path / "bin" / "anydressing", "--version", cwd="/", **path) == f"anydressing {VERSION}"
+    code = "import sys, comfyui_anydressing.training.cli; print('torch' in sys.modules)"
+    assert python("-c", code, cwd="/", **path) == "False"
+
+
+def test_there_is_one_version(root):
+    from dev.export_workflows import NODE_PACK_VERSION
+
+    stated = re.search(r'^version = "(.*)"', (root / "pyproject.toml").read_text(), re.MULTILINE).group(1)
+    assert stated == VERSION == NODE_PACK_VERSION
+
+
+def test_the_packs_requirements_are_the_projects(root):
+    text = (root / "pyproject.toml").read_text()
+    dependencies = re.search(r"^dependencies = \[(.*?)\n\]", text, re.DOTALL | re.MULTILINE).group(1)
+    assert set((root / "requirements.txt").read_text().split()) <= set(re.findall(r'"([\w-]+)', dependencies))
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "constraints.txt"])
+def test_requirement_files_name_no_address(root, name):
+    text = (root / name).read_text()
+    assert "://" not in text
+    assert "--" not in text
