@@ -10,6 +10,7 @@ import json
 import numpy as np
 import psutil
 import pytest
+import requests
 from PIL import Image
 
 from dev.comfyui import OLDEST, PINNED, find_or_fetch
@@ -121,6 +122,15 @@ def test_every_input_and_output_has_a_tooltip(server):
                 assert options.get("tooltip"), f"{name}.{entry}"
         assert all(info["output_tooltips"]), name
         assert info["description"], name
+
+
+def test_templates_are_listed_and_served(server, root):
+    """An API file in that folder would be offered as a broken template."""
+    names = sorted(path.stem for path in (root / "workflows").glob("*.json"))
+    assert requests.get(f"{server.url}/workflow_templates", timeout=30).json() == {"ComfyUI-AnyDressing": names}
+    for name in names:
+        served = requests.get(f"{server.url}/api/workflow_templates/ComfyUI-AnyDressing/{name}.json", timeout=30)
+        assert served.json()["nodes"]
 
 
 def test_the_shipped_workflow_writes_a_dressed_picture(server, graph):

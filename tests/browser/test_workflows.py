@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every shipped workflow in the real frontend: it opens clean, is the twin of its prompt, and runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dev.frontend import ChromiumMissingError, Frontend, find_chromium
+from dev.server import ComfyServer
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+ARTISTS_CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def chromium(require):
+    try:
+        find_chromium()
+    except ChromiumMissingError as error:
+        require(False, str(error))
+
+
+@pytest.fixture(scope="module")
+def frontend(chromium, comfyui_path, random_models, tmp_path_factory):
+    """The frontend of a server on which the artist's checkpoint stands too: our random one under its name."""
+    base = tmp_path_factory.mktemp("base")
+    checkpoints = base / "models" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    random = random_models / "checkpoints" / "anydressing_random_sd15.safetensors"
+    (checkpoints / ARTISTS_CHECKPOINT).symlink_to(random)
+    flags = ["--use-pytorch-cross-attention"]
+    with ComfyServer(comfyui_path, base, models=random_models, flags=flags) as server:
+        for picture in (WORKFLOWS / "garments").glob("*.png"):
+            server.upload_image(picture)
+        with Frontend(server) as page:
+            yield page
+        assert server.log_problems() == []
+
+
+def test_every_prompt_has_its_workflow_and_the_other_way_round():
+    assert NAMES
+    assert sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_opens_clean(frontend, name):
+    opened = frontend.open(read(WORKFLOWS / f"{name}.json"))
+    assert opened.is_clean, opened
+    assert frontend.page_errors == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_and_its_prompt_are_twins(frontend, name):
+    assert frontend.ui_to_api(read(WORKFLOWS / f"{name}.json")) == read(WORKFLOWS / "api" / f"{name}.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_opens_as_its_twin(frontend, name):
+    """The other direction: what the frontend makes of the prompt sends that prompt again."""
+    api = read(WORKFLOWS / "api" / f"{name}.json")
+    assert frontend.ui_to_api(frontend.api_to_ui(api, name)) == api
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_node_says_which_pack_it_is_from(name):
+    for node in read(WORKFLOWS / f"{name}.json")["nodes"]:
+        ours = node["type"].startswith("AnyDressing")
+        assert node["properties"]["cnr_id"] == ("anydressing" if ours else "comfy-core")
+
+
+def test_the_first_workflow_runs_and_shows_its_picture(frontend):
+    frontend.open(read(WORKFLOWS / "01_two_garments.json"))
+    ran = frontend.run()
+    assert ran.status == "success", ran
+    shown = {kind: (width, height) for kind, width, height in frontend.shown_images()}
+    assert shown["SaveImage"] == (192, 256)
+    assert shown["AnyDressingGarmentEncode"] == (192, 256)
+
+
+def test_the_artists_workflow_is_accepted_as_it_is(frontend):
+    """It runs at 768 x 576 for thirty steps; here one step of a small picture, through the same page."""
+    workflow = read(WORKFLOWS / "10_sd15_two_garments.json")
+    for node in workflow["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 1
+        elif node["type"] == "EmptyLatentImage":
+            node["widgets_values"][:2] = [64, 96]
+        elif node["type"] == "AnyDressingGarmentEncode":
+            node["widgets_values"][1:4] = ["custom", 64, 96]
+    assert frontend.open(workflow).is_clean
+    assert frontend.run().status == "success"
+    assert frontend.page_errors == []
