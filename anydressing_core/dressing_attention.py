@@ -8,6 +8,7 @@ same call, in spare columns of each head, so that no mask tensor is needed and t
 
     null token     one learned key with a zero value and the logit  q . k0 / sqrt d + b + log M,  by which a pixel may
                    attend to no garment; its bias sits in two columns, a high and a low part, so that bf16 keeps it
+    token mask     the same two columns take tokens out: garments that a row lacks, and filling
     region masks   one column per garment that adds 30 (m_k - 1) to the logits of garment k's tokens
     maps           one column of V' per garment that is 1 for its own tokens, so that A_k comes out beside the result
 """
@@ -29,6 +30,9 @@ Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 REGION_BIAS = 30.0
 """What a pixel outside a garment's region subtracts from that garment's logits; exp(-30) is 1e-13."""
 
+ABSENT_BIAS = -1e3
+"""What takes a token out of the softmax: exp(-1000) is 0 in every dtype, and fp16 holds it times sqrt d'."""
+
 
 def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """PyTorch's attention in the layout of `Attend`."""
@@ -40,20 +44,25 @@ def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, heads: int) ->
 class Columns:
     """Which spare columns the heads of K' and V' carry.
 
-    dim: d, a head's own width. garments: N. null, regions, maps: what rides along, see the module's first lines.
+    dim: d, a head's own width. garments: N. null, masked, regions, maps: what rides along, see the module's first lines.
     """
 
     dim: int
     garments: int
     null: bool = False
+    masked: bool = False
     regions: bool = False
     maps: bool = False
 
     @property
+    def bias(self) -> int:
+        """How many columns carry a bias for each key: a high and a low part, or none."""
+        return 2 if self.null or self.masked else 0
+
+    @property
     def width(self) -> int:
         """d', the head width of the call: d itself without spare columns, else the next multiple of eight."""
-        bias = 2 * self.null + self.garments * self.regions
-        spare = max(bias, self.garments * self.maps)
+        spare = max(self.bias + self.garments * self.regions, self.garments * self.maps)
         return math.ceil((self.dim + spare) / 8) * 8 if spare else self.dim
 
     @property
@@ -77,7 +86,11 @@ class GarmentKV:
     null_bias: Tensor | None = None
 
     def select(self, garments: Sequence[int]) -> GarmentKV:
-        """Keep some garments, in their order; the others leave the softmax as if they had never been in it."""
+        """Keep some garments, in their order; the others leave the softmax as if they had never been in it.
+
+        Not for a masked layout, whose rows have different numbers of tokens.
+        """
+        assert not self.columns.masked
         if tuple(garments) == tuple(range(len(self.counts))):
             return self
         starts = [sum(self.counts[:index]) for index in range(len(self.counts))]
@@ -106,17 +119,20 @@ def garment_kv(
     *,
     weights: Sequence[float] | None = None,
     null: tuple[Tensor, Tensor] | None = None,
+    token_mask: Tensor | None = None,
     regions: bool = False,
     maps: bool = False,
 ) -> GarmentKV:
     """Lay out K' and V' of N garments for attention.
 
     keys, values: per garment (B or 1, M_k, C), C = H*d. weights: per garment, scales its V' (0 removes its picture
-    but not its share of the softmax). null: (k0 (C,), b (1,)), see the module's first lines. regions: the calls will
-    bring region masks. maps: the calls will ask for A_k.
+    but not its share of the softmax). null: (k0 (C,), b (1,)), see the module's first lines. token_mask: (B, M) bool,
+    False where a row has no such token; every row keeps at least one. regions: the calls will bring region masks.
+    maps: the calls will ask for A_k.
     """
     counts = tuple(key.shape[1] for key in keys)
-    columns = Columns(keys[0].shape[-1] // heads, len(counts), null is not None, regions, maps)
+    masked = token_mask is not None
+    columns = Columns(keys[0].shape[-1] // heads, len(counts), null is not None, masked, regions, maps)
     if weights is not None:
         values = [value * weight for value, weight in zip(values, weights, strict=True)]
     if not columns.widened:
@@ -127,13 +143,17 @@ def garment_kv(
     owner = torch.arange(len(counts), device=key.device)
     owner = owner.repeat_interleave(torch.tensor(counts, device=key.device), output_size=sum(counts))
     indicator = functional.one_hot(owner, len(counts)).to(key)[None, :, None, :]  # -> (1, M, 1, N)
-    key = _widen(key, columns, indicator if regions else None, offset=2 * columns.null)
+    key = _widen(key, columns, indicator if regions else None, offset=columns.bias)
     value = _widen(value, columns, indicator if maps else None)
+    if token_mask is not None:
+        key = key.expand(token_mask.shape[0], -1, -1, -1).clone()
+        key[..., columns.dim] = (~token_mask[:, :, None]).to(key) * (ABSENT_BIAS * math.sqrt(columns.width))
     key, value = rearrange(key, "b m h d -> b m (h d)"), rearrange(value, "b m h d -> b m (h d)")
     if null is None:
         return GarmentKV(key, value, counts, heads, columns)
     null_key, null_bias = null
-    null_row = _null_token(_heads(null_key[None, None].to(key), heads), null_bias, sum(counts), columns)
+    tokens = sum(counts) if token_mask is None else token_mask.sum(dim=1)
+    null_row = _null_token(_heads(null_key[None, None].to(key), heads), null_bias, tokens, columns)
     key = torch.cat([key, null_row.expand(key.shape[0], -1, -1)], dim=1)
     value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
     return GarmentKV(key, value, counts, heads, columns, null_bias)
@@ -203,7 +223,7 @@ def _widen_query(query: Tensor, heads: int, columns: Columns, regions: Tensor | 
     width = columns.width
     q = _heads(query, heads) * math.sqrt(width / columns.dim)
     spare: list[Tensor] = []
-    if columns.null:
+    if columns.bias:
         spare.append(q.new_ones(1, q.shape[1], 1, 2))
     if regions is not None:
         spare.append(((regions.float() - 1) * (REGION_BIAS * math.sqrt(width))).to(q)[:, :, None, :])
@@ -212,14 +232,16 @@ def _widen_query(query: Tensor, heads: int, columns: Columns, regions: Tensor | 
     return rearrange(functional.pad(wide, (0, width - wide.shape[-1])), "b l h d -> b l (h d)")
 
 
-def _null_token(null_key: Tensor, null_bias: Tensor, tokens: int, columns: Columns) -> Tensor:
-    """The null token's row of K': (B, 1, H*d') from k0 (B, 1, H, d), b (1,) and M.
+def _null_token(null_key: Tensor, null_bias: Tensor, tokens: int | Tensor, columns: Columns) -> Tensor:
+    """The null token's row of K': (B or 1, 1, H*d') from k0 (1, 1, H, d), b (1,) and M, one for all rows or (B,).
 
     log M keeps its share of the softmax, and so its gradient, whatever the number of garment tokens.
     """
-    bias = (null_bias.float() + math.log(tokens)) * math.sqrt(columns.width)
+    share = math.log(tokens) if isinstance(tokens, int) else tokens.to(null_bias).log()
+    bias = (null_bias.float() + share) * math.sqrt(columns.width)  # -> (1,) or (B,)
     high = bias.detach().to(null_key.dtype)
     low = (bias - high.float()).to(null_key.dtype)
-    spare = functional.pad(torch.cat([high, low]), (0, columns.width - columns.dim - 2))
-    row = torch.cat([null_key, spare.expand(*null_key.shape[:-1], -1)], dim=-1)
+    spare = functional.pad(torch.stack([high, low], dim=-1), (0, columns.width - columns.dim - 2))[:, None, None, :]
+    batch, heads = spare.shape[0], null_key.shape[2]
+    row = torch.cat([null_key.expand(batch, -1, -1, -1), spare.expand(-1, -1, heads, -1)], dim=-1)
     return rearrange(row, "b m h d -> b m (h d)")

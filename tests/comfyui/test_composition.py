@@ -377,6 +377,8 @@ def test_masked_inpainting_keeps_what_lies_outside(studio):
     latent = {"samples": torch.randn(1, 4, 12, 8), "noise_mask": mask}
     dressed = studio.sample(studio.dress(), latent=latent)
     torch.testing.assert_close(dressed[..., 7:, :], latent["samples"][..., 7:, :], atol=1e-5, rtol=1e-5)
+    plain = studio.first_step(studio.model, latent=latent)
+    assert_only_conditional_rows_wear(plain, studio.first_step(studio.dress(), latent=latent))
     assert not torch.equal(dressed, studio.sample(studio.model, latent=latent))
 
 

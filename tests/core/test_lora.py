@@ -18,15 +18,20 @@ def test_a_garments_update_by_hand():
     assert grouped_lora(x, down, up, torch.tensor([0.5])).tolist() == [[[5.5, -5.5]]]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bfloat16, 8e-2)], ids=str
+)
 @pytest.mark.parametrize("garments", range(1, 9))
-def test_each_garment_equals_its_own_merged_weight(garments):
+def test_each_garment_equals_its_own_merged_weight(garments, dtype, tolerance):
     torch.manual_seed(0)
-    x = torch.randn(garments, 5, 6)
-    pairs = [random_pair(rank=2) for _ in range(garments)]
+    x = torch.randn(garments, 5, 6).to(dtype)
+    pairs = [tuple(weight.to(dtype) for weight in random_pair(rank=2)) for _ in range(garments)]
     scale = torch.rand(garments) + 0.5
     out = grouped_lora(x, *stack_loras(pairs), scale)
+    assert out.dtype == dtype
     for index, (down, up) in enumerate(pairs):
-        torch.testing.assert_close(out[index], functional.linear(x[index], scale[index] * (up @ down)))
+        want = functional.linear(x[index].float(), scale[index] * (up.float() @ down.float()))
+        torch.testing.assert_close(out[index].float(), want, atol=tolerance, rtol=tolerance)
 
 
 def test_ranks_may_differ_between_garments():
