@@ -117,7 +117,10 @@ class SiteProcessor:
         loras = role.loras.get(self.site.key, {})
 
         def adapted(target: str, frozen: torch.nn.Module, x: Tensor) -> Tensor:
-            return frozen(x) + grouped_lora(x, *loras[target]) if target in loras else frozen(x)
+            if target not in loras:
+                return frozen(x)
+            down, up, scale = loras[target]
+            return frozen(x) + grouped_lora(x, down.to(x), up.to(x), scale)
 
         query, key, value = (adapted(name, getattr(attn, f"to_{name}"), normed) for name in "qkv")
         out = scaled_dot_product(query, key, value, attn.heads)
