@@ -168,6 +168,6 @@ def _tell_unknown_keys(line: bytes, name: str, told: set[str]) -> None:
 
 def _problem(name: str, number: int, why: str) -> ValueError:
     return ValueError(
-        f"manifest: line {number} of {name!r} cannot be used.\n{why[0].upper()}{why[1:]}.\n"
+        f"manifest: line {number} of {name!r} cannot be used.\n{why}.\n"
         "What to do: correct that line; the format stands at the top of training/manifest.py."
     )
