@@ -53,9 +53,11 @@ def foreground_cells(canvas: Tensor, mask: Tensor | None = None, cell: int = 8) 
 
 
 def foreground_tokens(cells: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Which tokens of a site see a foreground cell: (h, w) bool and the site's grid -> (L_g,) bool, never all False."""
-    kept = functional.adaptive_max_pool2d(cells[None, None].float(), grid).flatten() > 0
-    return kept if kept.any() else torch.ones_like(kept)
+    """Which tokens of a site see a foreground cell: (h, w) bool and the site's grid -> (L_g,) bool.
+
+    At least one does when any cell is foreground.
+    """
+    return functional.adaptive_max_pool2d(cells[None, None].float(), grid).flatten() > 0
 
 
 def region_on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -34,7 +34,7 @@ class CheckpointInfo:
     lora_targets: the projections of GarmentsNet that carry a LoRA, `q, k, v` or `q, k, v, out`.
     feature_tap: whether garment features are a site's input (after norm1) or its output, before the output projection.
     null_token: whether a pixel may attend to "no garment". garment_tokens: which garment tokens were attended to.
-    resolution: (height, width) in pixels. loss_reading: how the paper's unsquared norms were read (decision D6).
+    resolution: (height, width) in pixels, multiples of 8 from 16 to 2048. loss_reading: how the paper's unsquared norms were read (decision D6).
     training_config_hash: sha256 of the resolved training configuration.
     extra: unknown metadata. unet_config: `unet` as diffusers' JSON, kept as it came; made from `unet` when left empty.
 
@@ -142,10 +142,13 @@ def _read_targets(text: str) -> tuple[str, ...]:
 
 
 def _read_resolution(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
-    if match is None or int(match[1]) % 8 or int(match[2]) % 8:
+    match = re.fullmatch(r"([1-9][0-9]{1,3})x([1-9][0-9]{1,3})", text)
+    if match is None:
         raise ValueError
-    return int(match[1]), int(match[2])
+    height, width = int(match[1]), int(match[2])
+    if any(side % 8 or not 16 <= side <= 2048 for side in (height, width)):
+        raise ValueError
+    return height, width
 
 
 def _read_flag(text: str) -> bool:
@@ -205,7 +208,7 @@ _FIELDS = {
     "feature_tap": _Field("attn_input or attn_output", _one_of("attn_input", "attn_output"), str),
     "null_token": _Field("true or false", _read_flag, _write_flag),
     "garment_tokens": _Field("all or foreground", _one_of("all", "foreground"), str),
-    "resolution": _Field("height x width in multiples of 8, such as 768x576", _read_resolution, _write_resolution),
+    "resolution": _Field("height x width in multiples of 8 from 16 to 2048, such as 768x576", _read_resolution, _write_resolution),
     "loss_reading": _LINE,
     "steps": _Field("a whole number", _read_steps, str),
     "dataset": _LINE,

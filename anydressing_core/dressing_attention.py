@@ -75,7 +75,8 @@ class GarmentKV:
     """K' and V' of all garments at one site, laid out for one attention call.
 
     key, value: (B or 1, M, H*d'), or M + 1 tokens with the null token last. counts: tokens of each garment.
-    null_bias: b, (1,), present exactly when `columns.null`.
+    null_bias: b, (1,), present exactly when `columns.null`. owned: which of the N columns for regions and maps belongs
+    to each garment, in order; None when it is the k-th for garment k.
     """
 
     key: Tensor
@@ -84,6 +85,7 @@ class GarmentKV:
     heads: int
     columns: Columns
     null_bias: Tensor | None = None
+    owned: tuple[int, ...] | None = None
 
     def select(self, garments: Sequence[int]) -> GarmentKV:
         """Keep some garments, in their order; the others leave the softmax as if they had never been in it.
@@ -101,7 +103,8 @@ class GarmentKV:
             null_key = _heads(self.key[:, -1:], self.heads)[..., : self.columns.dim]
             keys.append(_null_token(null_key, self.null_bias, sum(counts), self.columns))
             values.append(self.value[:, -1:])
-        return replace(self, key=torch.cat(keys, dim=1), value=torch.cat(values, dim=1), counts=counts)
+        owned = tuple(garments) if self.owned is None else tuple(self.owned[index] for index in garments)
+        return replace(self, key=torch.cat(keys, dim=1), value=torch.cat(values, dim=1), counts=counts, owned=owned)
 
 
 def project_garment(features: Tensor, to_k: Tensor, to_v: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,14 +179,16 @@ def garment_attention(
     if not columns.widened:
         return attend(query, key, value, heads), None
 
-    out = _heads(attend(_widen_query(query, heads, columns, regions), key, value, heads), heads)
+    owned = list(garments.owned or range(len(garments.counts)))
+    wide = None if regions is None else _in_columns(regions, owned, columns.garments)
+    out = _heads(attend(_widen_query(query, heads, columns, wide), key, value, heads), heads)
     term = rearrange(out[..., : columns.dim], "b l h d -> b l (h d)")
     if regions is not None:
         # A bias shared by all keys cancels in the softmax, so the bias alone chooses between garments, never none.
         term = term * regions.amax(dim=-1, keepdim=True).to(term)
     if not columns.maps:
         return term, None
-    return term, out[..., columns.dim : columns.dim + len(garments.counts)].float().mean(dim=2)
+    return term, out[..., [columns.dim + column for column in owned]].float().mean(dim=2)
 
 
 def dressing_attention(
@@ -216,6 +221,13 @@ def _widen(x: Tensor, columns: Columns, extra: Tensor | None, offset: int = 0) -
         return functional.pad(x, (0, spare))
     extra = functional.pad(extra, (offset, spare - offset - extra.shape[-1]))
     return torch.cat([x, extra.expand(*x.shape[:-1], -1)], dim=-1)
+
+
+def _in_columns(regions: Tensor, owned: Sequence[int], columns: int) -> Tensor:
+    """Put each garment's mask (B, L, N) into the column that is its own, of `columns`; nobody owns the others."""
+    wide = regions.new_ones(*regions.shape[:-1], columns)
+    wide[..., list(owned)] = regions
+    return wide
 
 
 def _widen_query(query: Tensor, heads: int, columns: Columns, regions: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from .attention_patch import dress_model
 from .bank import make_bank
 from .errors import number, problem
 from .garment import Garment
-from .types import CATEGORY, SEARCH_ALIASES, GarmentWire
-from .unet import require_match
+from .types import CATEGORY, SEARCH_ALIASES, GarmentWire, range_inputs
+from .unet import require_garment_match
 
 MOST_GARMENTS = 8
+
+logger = logging.getLogger(__name__)
 
 
 class AnyDressingApply(io.ComfyNode):
@@ -54,24 +57,7 @@ class AnyDressingApply(io.ComfyNode):
                     step=0.05,
                     tooltip="How strongly the garments show (lambda in the paper, which uses 0.7). 0 changes nothing.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="When in the sampling dressing starts: 0 is the beginning, 1 the end.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="When in the sampling dressing stops: 0 is the beginning, 1 the end.",
-                ),
+                *range_inputs("dressing", advanced=True),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The dressed model, for any sampler.")],
         )
@@ -91,10 +77,11 @@ class AnyDressingApply(io.ComfyNode):
         end = number("end_percent", end_percent, 0.0, 1.0)
         worn = _connected(garments or {}, extra)
         for garment in worn:
-            require_match(garment.unet, garment.anydressing.name, model)
+            require_garment_match(garment.unet, garment.slot, model)
 
         worn = sorted((garment for garment in worn if garment.effective), key=lambda garment: garment.order)
         if not worn or strength == 0 or start >= end:
+            logger.info("AnyDressing: nothing is worn: strength 0, no garment with a weight, or an empty range.")
             return io.NodeOutput(model.clone())
         bank = make_bank(model, worn[0].unet, worn)
         return io.NodeOutput(dress_model(model, worn[0].unet, worn, bank, strength, start, end))

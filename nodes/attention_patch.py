@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.ldm.modules.attention as host_attention
 import comfy.patcher_extension
@@ -43,17 +43,26 @@ Replacement = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 logger = logging.getLogger(__name__)
 
 
+class Area(NamedTuple):
+    """A rectangle in latent pixels."""
+
+    height: int
+    width: int
+    top: int = 0
+    left: int = 0
+
+
 @dataclass(frozen=True)
 class ConditionCall:
     """One call of CALC_COND_BATCH: which condition indices are positive, and where area prompts sit.
 
-    offsets: (index, uuid) -> (top, left) in latent pixels. height, width: the whole latent.
+    areas: (index, uuid) -> the area of that prompt. whole: the latent. batch: pictures in the latent.
     """
 
     positive: frozenset[int]
-    offsets: dict[tuple[int, Any], tuple[int, int]]
-    height: int
-    width: int
+    areas: dict[tuple[int, Any], Area]
+    whole: Area
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -97,13 +106,14 @@ def publish_condition_call(
         positive = frozenset(
             index for index, cond in enumerate(conds) if cond is not None and any(_same(cond, p) for p in lists)
         )
-        offsets = {
-            (index, entry.get("uuid")): _area_offset(entry["area"])
+        whole = Area(x.shape[-2], x.shape[-1])
+        areas = {
+            (index, entry.get("uuid")): _clipped_area(entry["area"], whole)
             for index, cond in enumerate(conds)
             for entry in cond or ()
             if entry.get("area") is not None
         }
-        call = ConditionCall(positive, offsets, x.shape[-2], x.shape[-1])
+        call = ConditionCall(positive, areas, whole, x.shape[0])
         model_options = _publish(model_options, CALL, call)
     return executor(model, conds, x, timestep, model_options)
 
@@ -134,7 +144,8 @@ class Dressing:
         rows = _positive_rows(options)
         active = self._active_garments(executor.class_obj.model_sampling, options)
         if any(rows) and active:
-            dressed = _DressedCall(self, rows, active, self._regions_per_row(options, active, x), x)
+            regions = self._regions_per_row(options, active, x)
+            dressed = _DressedCall(self, rows * _tiles(options, rows, x), active, regions, x)
             options = dressed.transformer_options(options)
             if _is_compiled(options):
                 kwargs[dressed.structure_name(kwargs)] = True
@@ -154,12 +165,22 @@ class Dressing:
         """For each condition of this call the active garments' masks over its part of the picture: (N, h, w)."""
         if all(region is None for region in self.regions):
             return None
-        height, width = x.shape[-2:]
         rows = options.get("cond_or_uncond", [0])
-        call: ConditionCall = options.get(CALL) or ConditionCall(frozenset({0}), {}, height, width)
-        masks = torch.stack([_latent_mask(self.regions[index], (call.height, call.width)) for index in active])
-        places = [call.offsets.get(row, (0, 0)) for row in zip(rows, options.get("uuids", rows), strict=True)]
-        return [masks[:, top : top + height, left : left + width].to(x.device) for top, left in places]
+        call: ConditionCall | None = options.get(CALL)
+        whole = Area(*x.shape[-2:]) if call is None else call.whole
+        masks = torch.stack([_latent_mask(self.regions[index], whole) for index in active])
+        areas = {} if call is None else call.areas
+        places = [areas.get(row, whole) for row in zip(rows, options.get("uuids", rows), strict=True)]
+        if any((place.height, place.width) != tuple(x.shape[-2:]) for place in places):
+            raise problem(
+                "region: this MODEL is sampled in tiles, so a region cannot be placed.",
+                f"A piece of {x.shape[-1]} x {x.shape[-2]} came, of a latent of {whole.width} x {whole.height}.",
+                "remove the region from Garment Settings, or the node that tiles the sampling.",
+            )
+        return [
+            masks[:, place.top : place.top + place.height, place.left : place.left + place.width].to(x.device)
+            for place in places
+        ]
 
 
 class _DressedCall:
@@ -277,6 +298,21 @@ def _positive_rows(options: dict[str, Any]) -> list[bool]:
     return [index in positive for index in options.get("cond_or_uncond", [0])]
 
 
+def _tiles(options: dict[str, Any], rows: list[bool], x: Tensor) -> int:
+    """How many tiles this call holds: packs that tile the sampling repeat all rows for each tile, tile after tile."""
+    call: ConditionCall | None = options.get(CALL)
+    if call is None:
+        return 1
+    tiles, rest = divmod(x.shape[0], call.batch * len(rows))
+    if rest or not tiles:
+        raise problem(
+            "model: a node rearranges the batch in a way in which positive and negative cannot be told apart.",
+            f"{x.shape[0]} rows came for {call.batch} pictures and {len(rows)} conditions.",
+            "remove the node that splits or joins the sampling's batch.",
+        )
+    return tiles
+
+
 def _in_time(timing: GarmentTiming, sampling: Any, sigma: float) -> bool:
     return sampling.percent_to_sigma(timing.end) <= sigma <= sampling.percent_to_sigma(timing.start)
 
@@ -285,11 +321,11 @@ def _is_compiled(options: dict[str, Any]) -> bool:
     return "torch.compile" in options.get("wrappers", {}).get("apply_model", {})
 
 
-def _latent_mask(region: Tensor | None, size: tuple[int, int]) -> Tensor:
+def _latent_mask(region: Tensor | None, whole: Area) -> Tensor:
     """One garment's region over the whole latent, (h, w); a garment without one may go everywhere."""
     if region is None:
-        return torch.ones(size)
-    return functional.adaptive_avg_pool2d(region[None, None], size)[0, 0]
+        return torch.ones(whole.height, whole.width)
+    return functional.adaptive_avg_pool2d(region[None, None], (whole.height, whole.width))[0, 0]
 
 
 def _runs(rows: list[bool]) -> list[tuple[int, int, bool]]:
@@ -300,12 +336,15 @@ def _runs(rows: list[bool]) -> list[tuple[int, int, bool]]:
 
 def _same(cond: list[Any], other: list[Any]) -> bool:
     """Whether two condition lists are one; context windows copy a list but keep its entries' uuids."""
-    return cond is other or [c.get("uuid") for c in cond] == [c.get("uuid") for c in other]
+    names = [entry.get("uuid") for entry in cond]
+    return cond is other or (None not in names and names != [] and names == [entry.get("uuid") for entry in other])
 
 
-def _area_offset(area: Sequence[int]) -> tuple[int, int]:
-    """The top and left of an area prompt, (height, width, top, left) in latent pixels."""
-    return area[-2], area[-1]
+def _clipped_area(area: Sequence[int], whole: Area) -> Area:
+    """The area of a prompt, (..., height, width, ..., top, left), cut off at the latent's edge as ComfyUI does."""
+    half = len(area) // 2
+    height, width, top, left = area[half - 2], area[half - 1], area[-2], area[-1]
+    return Area(min(whole.height - top, height), min(whole.width - left, width), top, left)
 
 
 def _publish(model_options: dict[str, Any], name: str, value: Any) -> dict[str, Any]:

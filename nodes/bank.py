@@ -96,7 +96,7 @@ def _in_comfyuis_care(bank: Bank, device: torch.device, home: torch.device) -> A
     return patcher
 
 
-def _copy_in_comfyuis_care(bank: Bank, device: Any, home: Any, disable_dynamic: bool = False) -> Any:
+def _copy_in_comfyuis_care(bank: Bank, device: torch.device, home: torch.device) -> Any:
     return _in_comfyuis_care(copy.deepcopy(bank), device, home)
 
 

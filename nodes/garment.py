@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..anydressing_core.checkpoint import Checkpoint
@@ -40,7 +41,7 @@ class Garment(NamedTuple):
     """One encoded garment.
 
     A tuple holding plain tensors, so that ComfyUI's cache sees how much memory it keeps.
-    slot: which LoRA encoded it. content: digest of all that went into it. tokens: per site, in the U-Net's order,
+    slot: which LoRA encoded it. content: digest of what came out of it. tokens: per site, in the U-Net's order,
     (F,) or in training-free mode (K', V'), each (1, L_g, C). weight, start, end, region: what Garment Settings chose;
     start and end are fractions of the sampling, region is (H, W) over the picture that is made.
     """
@@ -76,7 +77,7 @@ def digest(*parts: Tensor | str) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             sha.update(str((tuple(part.shape), part.dtype)).encode())
-            sha.update(part.detach().cpu().contiguous().numpy().tobytes())
+            sha.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         else:
             sha.update(f"{len(part)}:{part}".encode())
     return sha.hexdigest()

@@ -25,7 +25,7 @@ from .garments_net import garment_features
 from .loader import known_slots
 from .pictures import garment_picture, to_image
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
-from .unet import require_match, require_standard_context, unet_shape
+from .unet import require_file_match, require_standard_context, unet_shape
 
 SIZES = ["full", "half", "custom"]
 TOKEN_BUDGETS = ["as trained", "all", "foreground"]
@@ -65,7 +65,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="White on the garment; the rest becomes white background. LoadImage's MASK is white where "
-                    "the picture is transparent: put Invert Mask between. An all-black mask counts as none.",
+                    "the picture is transparent: put Invert Mask between. It must have the picture's shape; an all-black mask counts as none.",
                 ),
                 io.Combo.Input(
                     "size",
@@ -131,8 +131,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         tokens = features.tokens
         if picture.cells is not None:
             tokens = _keep_foreground(shape, tokens, picture.cells)
-        cells = () if picture.cells is None else (picture.cells,)
-        content = digest(picture.canvas, *cells, slot, anydressing.identity, str(keep_loras))
+        content = digest(latent, tokens[-1][0], slot, anydressing.identity)
         _log(slot, picture.canvas, tokens, features.peak_bytes)
         garment = Garment(anydressing, shape, slot, content, tokens)
         return io.NodeOutput(garment, ui=ui.PreviewImage(to_image(picture.preview), cls=cls))
@@ -158,7 +157,7 @@ def _check_model(model: Any, anydressing: AnyDressing) -> UNetShape:
     if anydressing.checkpoint is None:
         require_standard_context(model)
     else:
-        require_match(anydressing.checkpoint.info.unet, anydressing.name, model)
+        require_file_match(anydressing.checkpoint.info.unet, anydressing.name, model)
     return unet_shape(model)
 
 
@@ -197,7 +196,14 @@ def _lay_out(image: Any, mask: Any, size: tuple[int, int], budget: str, anydress
         budget = "all" if anydressing.checkpoint is None else anydressing.checkpoint.info.garment_tokens
     if budget == "all":
         return LaidOutPicture(canvas, None)
-    return LaidOutPicture(canvas, foreground_cells(canvas, None if kept is None else canvas_mask(kept, *size), CELL))
+    cells = foreground_cells(canvas, None if kept is None else canvas_mask(kept, *size), CELL)
+    if not cells.any():
+        raise problem(
+            "image: no garment can be told from the background.",
+            "Everything is near white, or outside the mask, and garment_tokens asks for the garment alone.",
+            "connect a mask that is white on the garment, or set garment_tokens to all.",
+        )
+    return LaidOutPicture(canvas, cells)
 
 
 def _encode_picture(vae: Any, canvas: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from .errors import number
 from .garment import Garment
 from .pictures import region_mask
-from .types import CATEGORY, SEARCH_ALIASES, GarmentWire
+from .types import CATEGORY, SEARCH_ALIASES, GarmentWire, range_inputs
 
 
 class AnyDressingGarmentSettings(io.ComfyNode):
@@ -22,7 +22,8 @@ class AnyDressingGarmentSettings(io.ComfyNode):
             node_id="AnyDressingGarmentSettings",
             display_name="AnyDressing Garment Settings",
             category=CATEGORY,
-            description="Sets how strongly, when and where one garment shows. The garment is not encoded again.",
+            description="Sets how strongly, when and where one garment shows, in place of earlier settings. The "
+            "garment is not encoded again.",
             search_aliases=SEARCH_ALIASES,
             inputs=[
                 GarmentWire.Input("garment", tooltip="From AnyDressing Garment Encode."),
@@ -34,22 +35,7 @@ class AnyDressingGarmentSettings(io.ComfyNode):
                     step=0.05,
                     tooltip="How strongly this garment shows beside the others. 0 leaves it out altogether.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="When in the sampling the garment starts to show: 0 is the beginning, 1 the end.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="When in the sampling the garment stops showing: 0 is the beginning, 1 the end.",
-                ),
+                *range_inputs("the garment"),
                 io.Mask.Input(
                     "region",
                     optional=True,

@@ -8,6 +8,7 @@ are called, never their weights read, so fp8, manual-cast and partly offloaded w
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from ..anydressing_core.checkpoint_info import LoraTarget
 from ..anydressing_core.lora import grouped_lora
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .unet import compute_dtype
+
+logger = logging.getLogger(__name__)
 
 SiteKey = tuple[str, int, int]
 """How ComfyUI names an attention layer to patches: ("input" | "middle" | "output", block, transformer index)."""
@@ -143,15 +146,23 @@ def _silence_cross_attention(n: Tensor, extra: dict[str, Any]) -> Tensor:
 
 
 def _clone_for_pass(model: Any, keep_loras: bool) -> Any:
-    """The plain checkpoint: no wrappers, no patches of other nodes and, unless kept, no LoRA."""
+    """The plain checkpoint, merged as it may be: no wrappers, no patches of other nodes and, unless kept, no LoRA."""
     patcher = model.clone()
     patcher.model_options = {"transformer_options": {}}
     patcher.wrappers, patcher.callbacks, patcher.injections = {}, {}, {}
     patcher.additional_models, patcher.attachments = {}, {}
-    if patcher.patches and not keep_loras:
-        patcher.patches = {}
-        patcher.patches_uuid = uuid.uuid4()
+    if not keep_loras:
+        merges = _merges(patcher.patches)
+        if merges != patcher.patches:
+            logger.info("AnyDressing: the garment is read without the MODEL's LoRAs.")
+            patcher.patches, patcher.patches_uuid = merges, uuid.uuid4()
     return patcher
+
+
+def _merges(patches: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
+    """The patches that merge another checkpoint in: ComfyUI keeps its weight, with its own patches, as a list."""
+    merges = {key: [patch for patch in entries if isinstance(patch[1], list)] for key, entries in patches.items()}
+    return {key: entries for key, entries in merges.items() if entries}
 
 
 def _attention_override(model: Any) -> dict[str, Callable[..., Tensor]]:

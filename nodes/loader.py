@@ -66,7 +66,11 @@ class AnyDressingLoader(io.ComfyNode):
                 "AnyDressing: training-free mode. Garments keep colours and patterns, finer detail needs a file."
             )
             return io.NodeOutput(AnyDressing(TRAINING_FREE, None))
-        return io.NodeOutput(AnyDressing(file, load_checkpoint(model_path(file))))
+        path = model_path(file)
+        try:
+            return io.NodeOutput(AnyDressing(file, load_checkpoint(path)))
+        except ValueError as error:
+            raise ValueError(f"file: {error}") from error
 
 
 def register_model_folder() -> None:

@@ -22,7 +22,7 @@ def garment_picture(image: Any, mask: Any = None) -> tuple[Tensor, Tensor | None
     Returns the picture (1, 3, H, W) in [-1, 1] and the mask (1, 1, H, W) in [0, 1] or None.
     """
     _require_one_picture(image)
-    picture = image.movedim(-1, 1).float().clamp(0, 1)
+    picture = image.movedim(-1, 1).float().clamp(0, 1).cpu()
     kept = _garment_mask(mask, picture.shape[-2:])
     if picture.shape[1] == 4:
         alpha = picture[:, 3:]
@@ -81,6 +81,12 @@ def _garment_mask(mask: Any, size: torch.Size) -> Tensor | None:
     tensor = _require_mask("mask", mask)
     if not tensor.any():
         return None
+    if abs(tensor.shape[0] * size[1] - tensor.shape[1] * size[0]) > max(*tensor.shape, *size):  # a pixel of rounding
+        raise problem(
+            f"mask: it is {tensor.shape[1]} x {tensor.shape[0]}, the garment picture {size[1]} x {size[0]}.",
+            "A mask of another shape does not lie on the garment.",
+            "make the mask from the same picture, or crop both alike.",
+        )
     return functional.interpolate(tensor[None, None], tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
 
 
@@ -97,7 +103,7 @@ def _require_mask(name: str, mask: Any) -> Tensor:
             "It belongs to an animation or a batch.",
             "pick one mask.",
         )
-    return mask.reshape(mask.shape[-2:]).float().clamp(0, 1)
+    return mask.reshape(mask.shape[-2:]).float().clamp(0, 1).cpu()
 
 
 def _kind(value: Any) -> str:

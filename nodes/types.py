@@ -12,4 +12,23 @@ GarmentWire = io.Custom("ANYDRESSING_GARMENT")
 """One encoded garment: garment.Garment."""
 
 CATEGORY = "AnyDressing"
+
+
+def range_inputs(what: str, *, advanced: bool = False) -> list[io.Float.Input]:
+    """The two inputs that say when in the sampling something acts, named as ComfyUI's own ControlNet nodes name them."""
+    ends = (("start_percent", 0.0, "starts"), ("end_percent", 1.0, "stops"))
+    return [
+        io.Float.Input(
+            name,
+            default=default,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=advanced,
+            tooltip=f"When in the sampling {what} {verb}: 0 is the beginning, 1 the end.",
+        )
+        for name, default, verb in ends
+    ]
+
+
 SEARCH_ALIASES = ["anydressing", "garment", "clothes", "outfit", "dress", "dressing", "try-on", "vton"]

@@ -29,7 +29,7 @@ def unet_shape(model: Any) -> UNetShape:
     return shape
 
 
-def require_match(trained_for: UNetShape, name: str, model: Any) -> None:
+def require_file_match(trained_for: UNetShape, name: str, model: Any) -> None:
     """Raise ValueError unless the file's U-Net is the one that is connected."""
     shape = unet_shape(model)
     if shape != trained_for:
@@ -38,6 +38,18 @@ def require_match(trained_for: UNetShape, name: str, model: Any) -> None:
             f"but the connected MODEL is {describe_unet(shape)}.",
             "Its weights fit only the layers that they were trained for.",
             "connect a checkpoint of that kind, or choose another file in the AnyDressing Loader.",
+        )
+
+
+def require_garment_match(encoded_with: UNetShape, slot: str, model: Any) -> None:
+    """Raise ValueError unless a garment was encoded with a U-Net of the connected one's shape."""
+    shape = unet_shape(model)
+    if shape != encoded_with:
+        raise problem(
+            f"model: the {slot!r} garment was encoded with {describe_unet(encoded_with)}, "
+            f"but the connected MODEL is {describe_unet(shape)}.",
+            "What one U-Net has read fits only the layers of its kind.",
+            "connect the same checkpoint to AnyDressing Garment Encode and to AnyDressing Apply.",
         )
 
 

@@ -106,6 +106,14 @@ def test_a_dressed_and_an_undressed_sampler_share_a_model(studio):
     assert torch.equal(plain, studio.sample(studio.model))
 
 
+def test_the_order_of_like_garments_from_two_models_changes_no_bit(studio):
+    """Same picture, same kind, other results: only what came out can tell them apart."""
+    one, other = studio.garment("upper"), studio.garment("upper", model=reseeded_model(studio))
+    assert torch.equal(
+        studio.sample(studio.dress(garments=[one, other])), studio.sample(studio.dress(garments=[other, one]))
+    )
+
+
 def test_two_applies_add_their_terms(studio):
     upper, lower, _ = studio.garments
     both = studio.sample(studio.dress(studio.dress(garments=[upper], strength=0.4), garments=[lower], strength=0.3))
@@ -314,6 +322,23 @@ def test_a_style_lora_is_stripped_from_the_encoding_and_kept_in_the_picture(stud
     assert torch.equal(styled_picture, studio.sample(styled))
 
 
+def test_a_merged_checkpoint_reads_garments_as_a_whole(studio):
+    """A merge is kept as patches, as LoRAs are; leaving it out would read the garment with the first model alone."""
+    other = reseeded_model(studio)
+    merged = studio.stock("nodes_model_merging", "ModelMergeSimple", studio.model, other, ratio=0.0)
+    want = studio.garment("upper", model=other).tokens
+    for model in (merged, style_lora(studio, merged)):
+        for a, b in zip(studio.garment("upper", model=model).tokens, want, strict=True):
+            torch.testing.assert_close(a[0], b[0], atol=1e-5, rtol=1e-5)
+
+
+def reseeded_model(studio):
+    """A checkpoint of the same shape with other weights."""
+    sd = importlib.import_module("comfy.sd")
+    weights = studio.model.model.diffusion_model.state_dict()
+    return sd.load_diffusion_model_state_dict({f"model.diffusion_model.{k}": v * 0.9 for k, v in weights.items()})
+
+
 def test_lora_hooks_on_a_prompt_compose(studio):
     hooks, utils = importlib.import_module("comfy.hooks"), importlib.import_module("comfy.utils")
     path = studio.host.folder_paths.get_full_path_or_raise("loras", "anydressing_random_style_lora.safetensors")
@@ -443,6 +468,55 @@ def test_a_region_follows_the_picture_into_an_area_prompt(studio):
     plain_rows = studio.first_step(studio.model, positive=prompts)
     for (name, before), (_, after) in zip(plain_rows, studio.first_step(dressed, positive=prompts), strict=True):
         assert torch.equal(before, after) == (name != "other"), name
+
+
+def test_a_region_meets_its_garment_also_while_others_are_out_of_range(studio):
+    upper, lower, hat = studio.garments
+    halves = [studio.settings(lower, region=half_mask(False)), studio.settings(upper, region=half_mask(True))]
+    late = studio.settings(hat, start_percent=0.6)
+    with_late = studio.first_step(studio.dress(garments=[late, *halves]))
+    for (_, a), (_, b) in zip(with_late, studio.first_step(studio.dress(garments=halves)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def tiled(model, rows):
+    """What packs for tiled sampling do: each tile of `rows` latent rows goes in with all conditions, tile after tile."""
+
+    def together(apply_model, args):
+        x, t, c = args["input"], args["timestep"], dict(args["c"])
+        tiles = x.split(rows, dim=2)
+        c["c_crossattn"] = torch.cat([c["c_crossattn"]] * len(tiles))
+        out = apply_model(torch.cat(tiles), torch.cat([t] * len(tiles)), **c)
+        return torch.cat(out.chunk(len(tiles)), dim=2)
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(together)
+    return model
+
+
+def test_tiles_that_share_a_batch_are_dressed_row_by_row(studio):
+    latent = {"samples": torch.zeros(1, 4, 16, 8)}
+    plain = studio.first_step(tiled(studio.model, 8), latent=latent)
+    dressed = studio.first_step(tiled(studio.dress(), 8), latent=latent)
+    assert [name for name, _ in plain] == ["negative", "positive"] * 2
+    assert_only_conditional_rows_wear(plain, dressed)
+
+
+def test_a_batch_that_cannot_be_told_apart_is_refused(studio):
+    def halved(apply_model, args):
+        c = {**args["c"], "c_crossattn": args["c"]["c_crossattn"][:1]}
+        return apply_model(args["input"][:1], args["timestep"][:1], **c).repeat(2, 1, 1, 1)
+
+    model = studio.dress()
+    model.set_model_unet_function_wrapper(halved)
+    with pytest.raises(ValueError, match=r"(?s)model: a node rearranges the batch.*What to do"):
+        studio.sample(model)
+
+
+def test_a_region_under_tiled_sampling_is_refused_with_the_way_out(studio):
+    model = tiled(studio.dress(garments=[studio.settings(studio.garments[0], region=half_mask(True))]), 8)
+    with pytest.raises(ValueError, match=r"(?s)region: this MODEL is sampled in tiles.*What to do: remove the region"):
+        studio.sample(model, latent={"samples": torch.zeros(1, 4, 16, 8)})
 
 
 def test_a_region_under_hypertile_is_refused_with_the_way_out(studio):
@@ -597,6 +671,7 @@ def test_weights_left_offloaded_by_lowvram_give_the_same_picture(studio, monkeyp
         garment = studio.garment("upper", model=styled, keep_loras=True)
         return garment.tokens, studio.sample(studio.dress(styled, [garment]))
 
+    plain = studio.sample(studio.model)
     want_tokens, want = encoded_and_sampled()
     load = patcher.ModelPatcher.load
     patches = []
@@ -610,10 +685,10 @@ def test_weights_left_offloaded_by_lowvram_give_the_same_picture(studio, monkeyp
     monkeypatch.undo()
     management.unload_all_models()
     assert patches, "nothing was left offloaded"
+    assert torch.equal(plain, studio.sample(studio.model))
     for a, b in zip(want_tokens, got_tokens, strict=True):
         torch.testing.assert_close(a[0], b[0], atol=1e-5, rtol=1e-5)
     assert (want - got).abs().max() < 1e-4 * want.abs().max()
-    assert torch.equal(studio.sample(studio.model), studio.sample(studio.model))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)

@@ -44,8 +44,8 @@ def test_a_file_that_is_gone(studio, folder):
 
 def test_a_broken_file_is_named(studio, folder):
     (folder / "half.safetensors").write_bytes(b"\x01\x02")
-    with pytest.raises(ValueError, match=r"(?s)half\.safetensors.*What to do:"):
-        studio.run(studio.pack["AnyDressingLoader"], "half.safetensors")
+    what, _, _ = refused(studio.run, studio.pack["AnyDressingLoader"], "half.safetensors")
+    assert what.startswith("file: 'half.safetensors' ")
 
 
 def test_without_any_file_training_free_is_offered(studio, folder):
@@ -102,6 +102,32 @@ def test_a_file_for_another_width_is_named_with_both_shapes(studio):
 def test_apply_refuses_another_model_too(studio):
     what, _, _ = refused(studio.dress, sdxl_shaped(studio))
     assert what.startswith("model: ")
+
+
+def test_a_garment_of_another_u_net_is_named_with_both_shapes(studio):
+    sites = importlib.import_module("comfyui_anydressing.anydressing_core.sites")
+    narrow = studio.garments[0]._replace(unet=sites.UNetShape((16, 32), (1, 1), (True, True), True, 8, 768))
+    what, _, do = refused(studio.dress, garments=[narrow])
+    assert "the 'upper' garment was encoded with" in what
+    assert "same checkpoint" in do
+
+
+def test_a_mask_of_another_shape_than_the_picture(studio):
+    what, _, _ = refused(studio.garment, "upper", mask=torch.ones(1, 64, 640))
+    assert what == "mask: it is 640 x 64, the garment picture 64 x 96."
+
+
+def test_a_picture_without_foreground(studio):
+    what, _, do = refused(studio.garment, "upper", image=torch.ones(1, 96, 64, 3), garment_tokens="foreground")
+    assert what == "image: no garment can be told from the background."
+    assert "connect a mask" in do
+
+
+@pytest.mark.parametrize("inputs", [{"strength": 0.0}, {"start_percent": 0.8, "end_percent": 0.2}], ids=str)
+def test_dressing_nothing_is_said_in_the_log(studio, caplog, inputs):
+    caplog.set_level("INFO")
+    studio.dress(**inputs)
+    assert any("nothing is worn" in message for message in caplog.messages)
 
 
 def test_an_untrained_slot_names_the_trained_ones(studio):

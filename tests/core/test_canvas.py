@@ -75,8 +75,12 @@ def test_a_token_counts_when_any_of_its_cells_does():
     assert foreground_tokens(cells, (4, 4)).nonzero().tolist() == [[0]]
 
 
-def test_an_empty_foreground_keeps_all_tokens():
-    assert foreground_tokens(torch.zeros(8, 8, dtype=torch.bool), (4, 4)).all()
+@pytest.mark.parametrize("grid", [(1, 1), (3, 5), (8, 8)], ids=str)
+def test_one_foreground_cell_keeps_a_token_at_every_site(grid):
+    for row in range(8):
+        cells = torch.zeros(8, 8, dtype=torch.bool)
+        cells[row, 7 - row] = True
+        assert foreground_tokens(cells, grid).any()
 
 
 def test_a_region_is_averaged_over_each_token():

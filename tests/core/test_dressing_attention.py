@@ -196,12 +196,33 @@ def test_permuting_garments_permutes_the_maps_and_keeps_the_term():
 
 
 @pytest.mark.parametrize("null", [False, True], ids=["faithful", "null"])
-def test_selecting_garments_equals_never_having_had_the_others(null):
+@pytest.mark.parametrize("regions", [False, True], ids=["everywhere", "regions"])
+@pytest.mark.parametrize("chosen", [[1, 3], [0], [2, 3], [3]], ids=str)
+def test_selecting_garments_equals_never_having_had_the_others(chosen, regions, null):
     q, keys, values = scene(4)
     token = null_token() if null else None
-    some = garment_kv(keys, values, HEADS, null=token, maps=True).select([1, 3])
-    alone = garment_kv([keys[1], keys[3]], [values[1], values[3]], HEADS, null=token, maps=True)
-    torch.testing.assert_close(garment_attention(q, some)[0], garment_attention(q, alone)[0])
+    masks = region_masks(4)[..., chosen] if regions else None
+    some = garment_kv(keys, values, HEADS, null=token, regions=regions, maps=True).select(chosen)
+    alone = garment_kv(
+        [keys[k] for k in chosen], [values[k] for k in chosen], HEADS, null=token, regions=regions, maps=True
+    )
+    for got, want in zip(
+        garment_attention(q, some, regions=masks), garment_attention(q, alone, regions=masks), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
+def test_selecting_twice_keeps_each_garments_columns():
+    q, keys, values = scene(4)
+    masks = region_masks(4)
+    laid_out = garment_kv(keys, values, HEADS, regions=True, maps=True)
+    twice, once = laid_out.select([0, 2, 3]).select([1, 2]), laid_out.select([2, 3])
+    for got, want in zip(
+        garment_attention(q, twice, regions=masks[..., 2:]),
+        garment_attention(q, once, regions=masks[..., 2:]),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want)
 
 
 def test_selecting_all_garments_costs_nothing():
