@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The paper-doll world keeps its promises: the same bits, exact masks, white flat-lays, a split that never leaks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from comfyui_anydressing.training import paper_doll
+from comfyui_anydressing.training.paper_doll import LABEL_SPACES, SLOTS, SPLITS, draw_recipe, render, sample, split_of
+from comfyui_anydressing.training.paper_doll.captions import POSE_WORDS, SCENE_WORDS
+from comfyui_anydressing.training.paper_doll.colours import CLOTH_COLOURS, DENIM_COLOURS
+from comfyui_anydressing.training.paper_doll.prints import LETTERS, WORDS
+from comfyui_anydressing.training.paper_doll.textures import ONE_COLOUR, TEXTURES, TILE, Dye
+from PIL import Image
+
+SMALL = (128, 96)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Forty small samples, everybody with a hat."""
+    return [sample(seed, split, SMALL, hats=1) for seed in range(20) for split in SPLITS]
+
+
+def same(first, second):
+    pairs = [(first.garments[slot], second.garments[slot]) for slot in first.garments]
+    return (
+        np.array_equal(first.person, second.person)
+        and np.array_equal(first.person_mask, second.person_mask)
+        and all(np.array_equal(a.flat_lay, b.flat_lay) and np.array_equal(a.mask, b.mask) for a, b in pairs)
+        and (first.caption, first.labels) == (second.caption, second.labels)
+    )
+
+
+def test_the_same_seed_gives_the_same_bits_in_any_order():
+    forth = {seed: sample(seed, size=SMALL) for seed in range(4)}
+    back = {seed: sample(seed, size=SMALL) for seed in reversed(range(4))}
+    assert all(same(forth[seed], back[seed]) for seed in range(4))
+
+
+def test_different_seeds_and_splits_give_different_people():
+    first, other, held_out = sample(0, size=SMALL), sample(1, size=SMALL), sample(0, "held_out", SMALL)
+    assert not np.array_equal(first.person, other.person)
+    assert not np.array_equal(first.person, held_out.person)
+
+
+def test_a_hat_changes_neither_the_person_nor_the_other_garments():
+    bare, hatted = draw_recipe(5, hats=0), draw_recipe(5, hats=1)
+    assert "hat" not in bare.outfit
+    assert bare.labels.pose == hatted.labels.pose
+    assert all(bare.labels.garments[slot] == hatted.labels.garments[slot] for slot in SLOTS[:2])
+
+
+@pytest.mark.parametrize("size", [(512, 384), (256, 192), (128, 128)])
+def test_every_picture_has_the_size_asked_for(size):
+    painted = sample(3, size=size, hats=1)
+    assert painted.person.shape == (*size, 3)
+    assert painted.person_mask.shape == size
+    for garment in painted.garments.values():
+        assert garment.flat_lay.shape == (*size, 3)
+        assert garment.flat_lay.dtype == np.uint8
+        assert garment.mask.shape == size
+        assert garment.mask.dtype == bool
+
+
+def test_masks_are_disjoint_and_inside_the_person(samples):
+    for painted in samples:
+        masks = [garment.mask for garment in painted.garments.values()]
+        assert (np.sum(masks, axis=0) <= 1).all()
+        assert all((painted.person_mask | ~mask).all() for mask in masks)
+
+
+def test_every_worn_garment_is_visible(samples):
+    least = {"upper": 0.03, "lower": 0.02, "hat": 0.005}
+    for painted in samples:
+        assert set(painted.garments) == set(SLOTS)
+        for slot, garment in painted.garments.items():
+            assert least[slot] < garment.mask.mean() < 0.3, (slot, painted.caption)
+
+
+def test_flat_lays_are_pure_white_at_the_border_and_large(samples):
+    for painted in samples:
+        for slot, garment in painted.garments.items():
+            border = np.ones(SMALL, bool)
+            border[2:-2, 2:-2] = False
+            assert (garment.flat_lay[border] == 255).all(), (slot, painted.caption)
+            assert (garment.flat_lay < 250).any(axis=2).mean() > 0.1, (slot, painted.caption)
+
+
+def test_masked_pixels_have_the_colours_of_the_garment(samples):
+    for painted in samples:
+        for slot, labels in painted.labels.garments.items():
+            if labels.texture == "plain" and labels.print == "none":
+                seen = np.median(painted.person[painted.garments[slot].mask], axis=0) / 255
+                assert np.abs(seen - CLOTH_COLOURS[labels.colours[0]]).max() < 0.25, (slot, labels)
+
+
+def test_no_identity_is_in_both_splits():
+    found = {
+        split: {g.identity for seed in range(300) for g in draw_recipe(seed, split).labels.garments.values()}
+        for split in SPLITS
+    }
+    assert not found["train"] & found["held_out"]
+    assert all(split_of(identity) == split for split in SPLITS for identity in found[split])
+
+
+def test_every_texture_of_one_colour_lies_on_both_sides():
+    """Otherwise drawing one for a split would never end."""
+    for texture in ONE_COLOUR:
+        names = DENIM_COLOURS if texture == "denim" else CLOTH_COLOURS
+        assert {split_of(f"{texture}|{name}|none|") for name in names} == set(SPLITS)
+
+
+def test_captions_say_who_where_how_and_what_kinds_but_not_the_texture(samples):
+    for painted in samples:
+        labels, caption = painted.labels, painted.caption
+        assert labels.person in caption
+        assert POSE_WORDS[labels.pose] in caption
+        assert SCENE_WORDS[labels.scene] in caption
+        assert all(garment.kind in caption for garment in labels.garments.values())
+        assert len(caption.split()) < 50
+
+
+def test_labels_lie_in_their_spaces_and_every_class_is_drawn():
+    seen = {name: set() for name in LABEL_SPACES}
+    for seed in range(500):
+        labels = draw_recipe(seed, hats=0.8).labels
+        for name in ("person", "pose", "scene", "hair", "hair_colour"):
+            seen[name].add(getattr(labels, name))
+        for slot, garment in labels.garments.items():
+            seen[f"{slot}_kind"].add(garment.kind)
+            seen["cut"].add(garment.cut)
+            seen["texture"].add(garment.texture)
+            seen["colour"].update(garment.colours)
+            seen["print"].add(garment.print)
+    assert {name: set(space) for name, space in LABEL_SPACES.items()} == seen
+    assert set(POSE_WORDS) == set(LABEL_SPACES["pose"])
+    assert set(SCENE_WORDS) == set(LABEL_SPACES["scene"])
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_a_tile_is_a_picture_that_shows_its_colours(texture):
+    inks = tuple(CLOTH_COLOURS[name] for name in ("red", "white", "navy"))
+    tile = TEXTURES[texture](Dye(inks, 5, 0.4, 7))
+    assert tile.shape == (TILE, TILE, 3)
+    assert 0 <= tile.min() <= tile.max() <= 1
+    if texture not in ONE_COLOUR | {"gradient", "colour block"}:
+        assert tile.std(axis=(0, 1)).max() > 0.05
+
+
+def test_every_word_can_be_written():
+    assert set("".join(WORDS)) <= set(LETTERS)
+
+
+def test_a_recipe_with_another_garment_keeps_person_and_scene():
+    first, other = draw_recipe(1, hats=0), draw_recipe(2, hats=0)
+    changed = type(first)(first.doll, {**first.outfit, "lower": other.outfit["lower"]}, first.caption)
+    before, after = render(first, SMALL), render(changed, SMALL)
+    above_the_waist = slice(0, 40)
+    assert np.array_equal(before.person[above_the_waist], after.person[above_the_waist])
+    assert np.array_equal(after.garments["lower"].flat_lay, render(other, SMALL).garments["lower"].flat_lay)
+
+
+def test_the_manifest_leads_back_to_the_same_samples(tmp_path):
+    seen = []
+    manifest = paper_doll.write_dataset(tmp_path, 3, seed=5, size=SMALL, progress=lambda *state: seen.append(state))
+    entries = paper_doll.read_manifest(manifest)
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert [entry["id"] for entry in entries] == ["train-0000005", "train-0000006", "train-0000007"]
+    for seed, entry in enumerate(entries, 5):
+        painted = sample(seed, size=SMALL)
+        assert entry["caption"] == painted.caption
+        assert entry["split"] == "train"
+        assert np.array_equal(np.asarray(Image.open(tmp_path / entry["image"])), painted.person)
+        for garment in entry["garments"]:
+            assert garment["kind"] == "inshop"
+            pictures = painted.garments[garment["slot"]]
+            assert np.array_equal(np.asarray(Image.open(tmp_path / garment["image"])), pictures.flat_lay)
+            assert np.array_equal(np.asarray(Image.open(tmp_path / garment["mask"])) == 255, pictures.mask)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    manifest = paper_doll.write_dataset(tmp_path, 2, size=SMALL)
+    whole = manifest.read_text()
+    manifest.write_text(whole[:-40])  # the last line was cut off
+    painted = []
+    monkeypatch.setattr(
+        "comfyui_anydressing.training.paper_doll.manifest.sample",
+        lambda seed, *rest: painted.append(seed) or sample(seed, *rest),
+    )
+    paper_doll.write_dataset(tmp_path, 3, size=SMALL)
+    assert painted == [1, 2]
+    assert manifest.read_text().startswith(whole)
+    paper_doll.write_dataset(tmp_path, 1, size=SMALL, split="held_out")
+    assert [json.loads(line)["split"] for line in manifest.read_text().splitlines()] == [*["train"] * 3, "held_out"]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_folder_of_another_size_is_refused(tmp_path):
+    paper_doll.write_dataset(tmp_path, 1, size=SMALL)
+    with pytest.raises(ValueError, match="choose another folder"):
+        paper_doll.write_dataset(tmp_path, 2, size=(256, 192))
+
+
+def test_a_contact_sheet_shows_everybody():
+    sheet = paper_doll.contact_sheet([sample(seed, size=SMALL, hats=seed) for seed in range(2)], columns=2)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (128 + 8, 2 * (96 + 32 + 8), 3)
