@@ -208,7 +208,9 @@ _FIELDS = {
     "feature_tap": _Field("attn_input or attn_output", _one_of("attn_input", "attn_output"), str),
     "null_token": _Field("true or false", _read_flag, _write_flag),
     "garment_tokens": _Field("all or foreground", _one_of("all", "foreground"), str),
-    "resolution": _Field("height x width in multiples of 8 from 16 to 2048, such as 768x576", _read_resolution, _write_resolution),
+    "resolution": _Field(
+        "height x width in multiples of 8 from 16 to 2048, such as 768x576", _read_resolution, _write_resolution
+    ),
     "loss_reading": _LINE,
     "steps": _Field("a whole number", _read_steps, str),
     "dataset": _LINE,
