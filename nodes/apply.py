@@ -14,7 +14,7 @@ from .bank import make_bank
 from .errors import number, problem
 from .garment import Garment
 from .types import CATEGORY, SEARCH_ALIASES, GarmentWire, range_inputs
-from .unet import require_garment_match
+from .unet import require_garment_match, unet_shape
 
 MOST_GARMENTS = 8
 
@@ -76,15 +76,16 @@ class AnyDressingApply(io.ComfyNode):
         start = number("start_percent", start_percent, 0.0, 1.0)
         end = number("end_percent", end_percent, 0.0, 1.0)
         worn = _connected(garments or {}, extra)
+        shape = unet_shape(model)
         for garment in worn:
-            require_garment_match(garment.unet, garment.slot, model)
+            require_garment_match(shape, garment.unet, garment.slot)
 
         worn = sorted((garment for garment in worn if garment.effective), key=lambda garment: garment.order)
         if not worn or strength == 0 or start >= end:
             logger.info("AnyDressing: nothing is worn: strength 0, no garment with a weight, or an empty range.")
             return io.NodeOutput(model.clone())
-        bank = make_bank(model, worn[0].unet, worn)
-        return io.NodeOutput(dress_model(model, worn[0].unet, worn, bank, strength, start, end))
+        bank = make_bank(model, shape, worn)
+        return io.NodeOutput(dress_model(model, shape, worn, bank, strength, start, end))
 
 
 def _connected(garments: Mapping[str, Garment | None], extra: Mapping[str, Any]) -> Sequence[Garment]:

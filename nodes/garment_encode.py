@@ -154,11 +154,12 @@ class LaidOutPicture:
 
 
 def _check_model(model: Any, anydressing: AnyDressing) -> UNetShape:
+    shape = unet_shape(model)
     if anydressing.checkpoint is None:
-        require_standard_context(model)
+        require_standard_context(shape, model)
     else:
-        require_file_match(anydressing.checkpoint.info.unet, anydressing.name, model)
-    return unet_shape(model)
+        require_file_match(shape, anydressing.checkpoint.info.unet, anydressing.name)
+    return shape
 
 
 def _check_slot(slot: str, anydressing: AnyDressing) -> None:

@@ -29,9 +29,8 @@ def unet_shape(model: Any) -> UNetShape:
     return shape
 
 
-def require_file_match(trained_for: UNetShape, name: str, model: Any) -> None:
-    """Raise ValueError unless the file's U-Net is the one that is connected."""
-    shape = unet_shape(model)
+def require_file_match(shape: UNetShape, trained_for: UNetShape, name: str) -> None:
+    """Raise ValueError unless the connected U-Net's shape is the one that a file was trained for."""
     if shape != trained_for:
         raise problem(
             f"model: {name!r} was trained for {describe_unet(trained_for)}, "
@@ -41,9 +40,8 @@ def require_file_match(trained_for: UNetShape, name: str, model: Any) -> None:
         )
 
 
-def require_garment_match(encoded_with: UNetShape, slot: str, model: Any) -> None:
-    """Raise ValueError unless a garment was encoded with a U-Net of the connected one's shape."""
-    shape = unet_shape(model)
+def require_garment_match(shape: UNetShape, encoded_with: UNetShape, slot: str) -> None:
+    """Raise ValueError unless the connected U-Net's shape is the one that a garment was encoded with."""
     if shape != encoded_with:
         raise problem(
             f"model: the {slot!r} garment was encoded with {describe_unet(encoded_with)}, "
@@ -53,9 +51,8 @@ def require_garment_match(encoded_with: UNetShape, slot: str, model: Any) -> Non
         )
 
 
-def require_standard_context(model: Any) -> None:
+def require_standard_context(shape: UNetShape, model: Any) -> None:
     """Raise ValueError unless the text embedding has SD1.5's width: without a file nothing else tells SD2 apart."""
-    shape = unet_shape(model)
     if shape.cross_attention_dim != SD15.cross_attention_dim:
         raise problem(
             f"model: AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)} "
