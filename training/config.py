@@ -160,12 +160,6 @@ class TrainConfig(Section):
         """The sha256 of the resolved configuration, as the file records it."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
-    @property
-    def loss_reading(self) -> str:
-        """How the paper's unsquared norms were read, for the file (D6)."""
-        losses = self.losses
-        return f"ldm mse, localisation {losses.localisation_reduction}, hf {losses.high_frequency_reduction}"
-
     def to_toml(self) -> str:
         """The resolved configuration, every setting written out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
