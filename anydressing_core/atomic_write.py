@@ -17,18 +17,19 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         try:
-            _write_synced(temporary, content)
+            write_synced(temporary, content)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         what = f"{target.name!r} ({len(content):,} bytes) could not be written: {error.strerror}."
         remedy = "free some space, or choose a folder that exists and can be written to. An older file is unchanged."
         raise OSError(error.errno, f"{what}\nWhat to do: {remedy}", str(target)) from error
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file and wait until it is on disk. Raises FileExistsError when there is one already."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # O_BINARY: Windows would alter newlines
     with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
         file.write(content)
@@ -36,8 +37,8 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no handle for folders and does this by itself."""
+def sync_folder(folder: Path) -> None:
+    """Make new names in a folder durable; Windows has no handle for folders and does this by itself."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

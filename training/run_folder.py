@@ -30,7 +30,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..anydressing_core.atomic_write import write_atomically
+from ..anydressing_core.atomic_write import sync_folder, write_atomically, write_synced
 from ..anydressing_core.safetensors_header import refusal
 from .run_lock import is_running, locked
 
@@ -205,7 +205,7 @@ class RunFolder:
             if target.exists():  # a damaged one
                 self._delete(target, step)
             temporary.rename(target)
-            _sync_folder(self._checkpoints)
+            sync_folder(self._checkpoints)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -303,14 +303,14 @@ def _write(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]],
     files: dict[str, dict[str, int | str]] = {}
 
     def write(name: str, content: bytes) -> None:
-        _write_synced(folder / name, content)
+        write_synced(folder / name, content)
         files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     for group, named in tensors.items():
         write(f"{group}.safetensors", safetensors.torch.save({name: _copy(named[name]) for name in named}))
     write(STATE, state)
-    _write_synced(folder / MANIFEST, json.dumps({"step": step, "files": files}, indent=1).encode())
-    _sync_folder(folder)
+    write_synced(folder / MANIFEST, json.dumps({"step": step, "files": files}, indent=1).encode())
+    sync_folder(folder)
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -321,21 +321,3 @@ def _copy(tensor: Tensor) -> Tensor:
 def _serialized_size(tensors: Mapping[str, Tensor]) -> int:
     """The bytes of the values and, generously, of the header."""
     return sum(tensor.numel() * tensor.element_size() + len(name) + 200 for name, tensor in tensors.items())
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make new names in a folder durable; Windows has no handle for folders and does this by itself."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
