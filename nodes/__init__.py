@@ -6,6 +6,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import AnyDressingApply
+from .demo_checkpoint import AnyDressingDemoCheckpoint
 from .garment_encode import AnyDressingGarmentEncode
 from .garment_settings import AnyDressingGarmentSettings
 from .loader import AnyDressingLoader, register_model_folder
@@ -15,6 +16,7 @@ NODES: list[type[io.ComfyNode]] = [
     AnyDressingGarmentEncode,
     AnyDressingGarmentSettings,
     AnyDressingApply,
+    AnyDressingDemoCheckpoint,
 ]
 
 

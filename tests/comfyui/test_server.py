@@ -102,6 +102,7 @@ PROMISES = {
         ["ANYDRESSING_GARMENT"],
     ),
     "AnyDressingApply": (["model", "garments", "strength", "start_percent", "end_percent"], ["MODEL"]),
+    "AnyDressingDemoCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
 }
 """Node ids, input names in their order, output types: for ever."""
 

@@ -14,16 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.sites import SD15, UNetShape
-from comfyui_anydressing.training import base_model
-from comfyui_anydressing.training.base_model import (
-    NoiseSchedule,
-    ldm_unet_name,
-    ldm_vae_name,
-    load_base,
-    plan_base,
-    plan_checkpoint,
-    taesd_name,
-)
+from comfyui_anydressing.training import base_text, base_tokenizer
+from comfyui_anydressing.training.base_model import NoiseSchedule, load_base, plan_base
+from comfyui_anydressing.training.base_names import ldm_unet_name, ldm_unet_tensors, ldm_vae_name, taesd_name
+from comfyui_anydressing.training.base_plan import plan_checkpoint
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 from safetensors.torch import load_file, save_file
@@ -87,7 +81,7 @@ def tokenizer(tmp_path_factory):
 def tensors(small):
     """The small base model under an original checkpoint's keys."""
     named = {
-        **{UNET + ldm_unet_name(name, SHAPE): tensor for name, tensor in small.unet.state_dict().items()},
+        **{UNET + name: tensor for name, tensor in ldm_unet_tensors(small.unet).items()},
         **{VAE + ldm_vae_name(name): tensor for name, tensor in small.vae.state_dict().items()},
         **{TEXT + "text_model." + bare(name): tensor for name, tensor in small.text.state_dict().items()},
         TEXT + "text_model.embeddings.position_ids": torch.arange(77)[None],
@@ -211,7 +205,7 @@ def test_clip_names_of_old_and_new_transformers_both_load(
 ):
     renamed = {name.replace(TEXT + "text_model.", TEXT + prefix): tensor for name, tensor in tensors.items()}
     save_file(renamed, tmp_path / "file.safetensors")
-    monkeypatch.setattr(base_model, "CLIPTextModel", CLIPOf[transformers])
+    monkeypatch.setattr(base_text, "CLIPTextModel", CLIPOf[transformers])
     loaded = load_base(tmp_path / "file.safetensors", **ON_CPU, tokenizer=tokenizer)
     assert_same(loaded, base)
     has_prefix = all(name.startswith("text_model.") for name in loaded.text_encoder.state_dict())
@@ -610,7 +604,7 @@ def test_a_tokenizer_that_transformers_saved_loads(checkpoint, base, tmp_path):
 
 
 def test_a_tokenizer_that_is_nowhere_is_asked_for(checkpoint, monkeypatch, tmp_path):
-    monkeypatch.setattr(base_model, "tokenizer_places", lambda path: [tmp_path])
+    monkeypatch.setattr(base_tokenizer, "tokenizer_places", lambda path: [tmp_path])
     with pytest.raises(ValueError, match=r"CLIP's tokenizer was not found\.") as error:
         load_base(checkpoint, **ON_CPU)
     assert "comfy/sd1_tokenizer" in str(error.value)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run of `anydressing train-base` says of itself: which network of the paper-doll world it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ..config import Base, Fraction, Positive, RunConfig
+
+
+class PaperDollConfig(RunConfig):
+    """A run of `anydressing train-base`.
+
+    network: what is trained. crop, latent_noise: the autoencoder's training squares, in pixels, and how far its latents
+    are shaken before they are decoded. widths, kernel: of a recogniser's stages and first convolution. base: the file
+    whose U-Net is trained; the export of an autoencoder's run begins one, with U-Net levels of `widths`. flat_lays: the
+    share of the U-Net's samples that show a garment alone. snr_gamma: bounds the weight of timesteps with little noise.
+    """
+
+    presets: ClassVar[Path] = Path(__file__).parent / "presets"
+
+    network: Literal["autoencoder", "unet", "recogniser"]
+    crop: Annotated[Positive, Field(multiple_of=8)] = 96
+    latent_noise: Annotated[float, Field(ge=0)] = 0.08
+    widths: tuple[Positive, ...] = (64, 128, 128)
+    kernel: Literal[3, 5, 7] = 3
+    base: Base | None = None
+    flat_lays: Fraction = 0.25
+    no_text: Fraction = 0.1
+    snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    title: str = "The paper-doll world"
+
+    @model_validator(mode="after")
+    def _has_base(self) -> PaperDollConfig:
+        if self.network == "unet" and self.base is None:
+            raise ValueError("a U-Net is trained in a base model; name one in [base] checkpoint")
+        return self
