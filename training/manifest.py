@@ -6,7 +6,9 @@
         {"slot": "lower", "image": null, "kind": "crop", "mask": "masks/a1_lower.png"}]}
 
 Paths are relative to the manifest and stay inside its folder. A garment of kind `crop` has no picture of its own: it is cut
-out of the person's (Sec. 7.2). Unknown keys are kept out of the data and told once.
+out of the person's (Sec. 7.2). A painted data set also says what it knows for certain: `person_mask`, the mask of the
+whole person; `labels`, the truth about person and garments; `size`, height and width, and `hats`, the share of people
+with one. Unknown keys are kept out of the data and told once.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -55,18 +58,25 @@ class WornGarment(_Line):
 
 
 class Item(_Line):
-    """One person: picture, caption, split and what she wears."""
+    """One person: picture, caption, split and what she wears. The last four are None where nobody knows them.
+
+    size: height, width. labels: in the words of `paper_doll.LABEL_SPACES`.
+    """
 
     id: Name
     image: str
     caption: str
     split: Literal["train", "held_out"] = "train"
     garments: Annotated[tuple[WornGarment, ...], Field(min_length=1, max_length=8)]
+    person_mask: str | None = None
+    size: tuple[int, int] | None = None
+    hats: float | None = None
+    labels: dict[str, Any] | None = None
 
-    @field_validator("image")
+    @field_validator("image", "person_mask")
     @classmethod
-    def _inside(cls, path: str) -> str:
-        return safe_relative_path(path)
+    def _inside(cls, path: str | None) -> str | None:
+        return None if path is None else safe_relative_path(path)
 
     @field_validator("caption")
     @classmethod
@@ -86,7 +96,8 @@ class Manifest:
     def path(self, relative: str) -> Path:
         """Where a file lies. Raises ValueError when a link leads it out of the manifest's folder."""
         path = self.folder / relative
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        # Not Path.resolve, which raises RuntimeError for links in a circle.
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder)):
             raise ValueError(
                 f"{relative!r} leads out of the data folder {str(self.folder)!r}.\n"
                 "It is, or lies behind, a link to somewhere else.\nWhat to do: copy the file into the folder."

@@ -64,6 +64,8 @@ def test_the_digest_is_the_files(tmp_path):
         (changed(garments=[]), "garments"),
         (changed(image="../secret.png"), "image: .*stays inside"),
         (changed(image="/etc/passwd"), "image: .*stays inside"),
+        (changed(person_mask="../mask.png"), "person_mask: .*stays inside"),
+        (changed(labels="a woman"), "labels"),
         (with_garment(mask="C:\\mask.png"), r"garments\.0\.mask: .*stays inside"),
         (with_garment(mask="a\\..\\b.png"), "stays inside"),
         (with_garment(image="x\0y.png"), "stays inside"),
@@ -72,7 +74,7 @@ def test_the_digest_is_the_files(tmp_path):
         (with_garment(kind="crop"), "crop"),
         (json.dumps(GOOD)[:-1] + ',"x":"' + "y" * 100_001 + '"}', "bytes long"),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_a_bad_line_is_named_with_its_number(tmp_path, line, words):
     with pytest.raises(ValueError, match=f"(?s)line 2 of 'manifest.jsonl'.*{words}.*What to do"):

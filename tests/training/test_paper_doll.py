@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from comfyui_anydressing.training import paper_doll
+from comfyui_anydressing.training.manifest import read_manifest
 from comfyui_anydressing.training.paper_doll import LABEL_SPACES, SLOTS, SPLITS, draw_recipe, render, sample, split_of
 from comfyui_anydressing.training.paper_doll.captions import POSE_WORDS, SCENE_WORDS
 from comfyui_anydressing.training.paper_doll.colours import CLOTH_COLOURS, DENIM_COLOURS
+from comfyui_anydressing.training.paper_doll.flat_lays import flat_lay
 from comfyui_anydressing.training.paper_doll.prints import LETTERS, WORDS
 from comfyui_anydressing.training.paper_doll.textures import ONE_COLOUR, TEXTURES, TILE, Dye
 from PIL import Image
@@ -163,22 +166,111 @@ def test_a_recipe_with_another_garment_keeps_person_and_scene():
     assert np.array_equal(after.garments["lower"].flat_lay, render(other, SMALL).garments["lower"].flat_lay)
 
 
-def test_the_manifest_leads_back_to_the_same_samples(tmp_path):
+def test_hands_stay_inside_the_picture():
+    height, width = 512, 384
+    for seed in range(1500):
+        doll = draw_recipe(seed).doll
+        scale = doll.size * height
+        for arm in doll.skeleton.arms:
+            x, y = arm.hand * scale + (width * (0.5 + doll.shift), 0.972 * height - 0.858 * scale)
+            room = min(x, width - x, y) - 0.024 * scale  # a hand's radius
+            assert room > 4, (seed, doll.pose)
+
+
+def upper_with(test, **changes):
+    """The first upper garment that passes a test, of a fabric that is changed, on a flat-lay of (256, 192)."""
+    uppers = (draw_recipe(seed, hats=0).outfit["upper"] for seed in range(10_000))
+    garment = next(upper for upper in uppers if test(upper))
+    garment = replace(garment, fabric=replace(garment.fabric, motif=None, **changes))
+    return flat_lay(garment, garment.cloth(), (256, 192)).astype(int)
+
+
+def test_sleeves_of_a_colour_block_have_its_upper_colour():
+    red, blue = CLOTH_COLOURS["red"], CLOTH_COLOURS["navy"]
+    picture = upper_with(
+        lambda upper: upper.kind == "shirt" and upper.sleeve > 0.2,
+        texture="colour block",
+        dye=Dye((red, blue, blue), 5, 0.4, 7),
+    )
+    red_there, blue_there = (picture[..., one] - picture[..., other] > 30 for one, other in ((0, 2), (2, 0)))
+    sleeves = np.r_[12:40, 152:180]
+    assert red_there[:, sleeves].sum() > 1000
+    assert not blue_there[:, sleeves].any()
+    assert blue_there[:, 80:112].sum() > 500
+
+
+def test_a_tank_top_has_two_straps_a_scoop_neck_and_arm_holes():
+    cloth = (upper_with(lambda upper: upper.kind == "tank top", texture="plain") < 235).any(axis=2)
+    top = int(np.flatnonzero(cloth.any(axis=1))[0])
+    straps = cloth[top + 12]
+    assert np.count_nonzero(np.diff(straps.astype(int)) == 1) == 2
+    assert not straps[90:102].any()
+    assert np.ptp(np.flatnonzero(straps)) < 0.8 * np.ptp(np.flatnonzero(cloth[top + 100]))
+
+
+def test_the_manifest_leads_back_to_the_same_samples(tmp_path, caplog):
     seen = []
     manifest = paper_doll.write_dataset(tmp_path, 3, seed=5, size=SMALL, progress=lambda *state: seen.append(state))
-    entries = paper_doll.read_manifest(manifest)
+    entries = read_manifest(manifest).items
+    assert caplog.messages == []
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert [entry["id"] for entry in entries] == ["train-0000005", "train-0000006", "train-0000007"]
+    assert [entry.id for entry in entries] == ["train-0000005", "train-0000006", "train-0000007"]
     for seed, entry in enumerate(entries, 5):
         painted = sample(seed, size=SMALL)
-        assert entry["caption"] == painted.caption
-        assert entry["split"] == "train"
-        assert np.array_equal(np.asarray(Image.open(tmp_path / entry["image"])), painted.person)
-        for garment in entry["garments"]:
-            assert garment["kind"] == "inshop"
-            pictures = painted.garments[garment["slot"]]
-            assert np.array_equal(np.asarray(Image.open(tmp_path / garment["image"])), pictures.flat_lay)
-            assert np.array_equal(np.asarray(Image.open(tmp_path / garment["mask"])) == 255, pictures.mask)
+        assert entry.caption == painted.caption
+        assert entry.split == "train"
+        assert entry.labels["pose"] == painted.labels.pose
+        assert entry.labels["garments"]["upper"]["kind"] == painted.labels.garments["upper"].kind
+        assert np.array_equal(np.asarray(Image.open(tmp_path / entry.image)), painted.person)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / entry.person_mask)) == 255, painted.person_mask)
+        for garment in entry.garments:
+            assert garment.kind == "inshop"
+            pictures = painted.garments[garment.slot]
+            assert np.array_equal(np.asarray(Image.open(tmp_path / garment.image)), pictures.flat_lay)
+            assert np.array_equal(np.asarray(Image.open(tmp_path / garment.mask)) == 255, pictures.mask)
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_several_processes_write_the_same_files_without_an_installed_pack(tmp_path, monkeypatch):
+    (tmp_path / "comfyui_anydressing.py").write_text("raise ImportError('found by its name')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for workers, folder in ((1, tmp_path / "one"), (2, tmp_path / "two")):
+        paper_doll.write_dataset(folder, 5, size=SMALL, workers=workers)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 2), (2, 6)])
+def test_a_stopped_run_keeps_what_was_done_and_goes_on_later(tmp_path, workers, most):
+    done = []
+    manifest = paper_doll.write_dataset(
+        tmp_path,
+        9,
+        size=SMALL,
+        workers=workers,
+        progress=lambda now, _: done.append(now),
+        stop=lambda: max(done) >= 2,
+    )
+    kept = read_manifest(manifest).items
+    assert 2 <= len(kept) <= most
+    assert [item.id for item in kept] == [f"train-{seed:07d}" for seed in range(len(kept))]
+    assert len(list((tmp_path / "img").iterdir())) == len(kept)
+    paper_doll.write_dataset(tmp_path, 9, size=SMALL, stop=lambda: True)
+    assert len(read_manifest(manifest).items) == len(kept)
+    paper_doll.write_dataset(tmp_path, 9, size=SMALL)
+    assert len(read_manifest(manifest).items) == 9
+
+
+def test_a_process_that_dies_is_told_and_costs_only_its_own_samples(tmp_path, capfd):
+    (tmp_path / "img" / "train-0000003.png").mkdir(parents=True)
+    with pytest.raises(RuntimeError, match=r"(?s)ended early, with status 1.*What to do"):
+        paper_doll.write_dataset(tmp_path, 6, size=SMALL, workers=2)
+    assert "train-0000003.png" in capfd.readouterr().err
+    assert [item.id for item in read_manifest(tmp_path / "manifest.jsonl").items] == [
+        f"train-{seed:07d}" for seed in range(3)
+    ]
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):

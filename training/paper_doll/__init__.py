@@ -6,7 +6,7 @@ from __future__ import annotations
 from .contact_sheets import contact_sheet
 from .fabrics import SPLITS, Split, split_of
 from .garments import SLOTS
-from .manifest import read_manifest, write_dataset
+from .manifest import write_dataset
 from .samples import (
     LABEL_SPACES,
     GarmentLabels,
@@ -31,7 +31,6 @@ __all__ = [
     "Split",
     "contact_sheet",
     "draw_recipe",
-    "read_manifest",
     "render",
     "sample",
     "split_of",

@@ -51,6 +51,17 @@ class Arm:
         """Its centre line, from the shoulder to the wrist."""
         return curve(self.joints, 9)
 
+    @property
+    def along(self) -> Points:
+        """The direction of its forearm and hand, (2,), of length 1."""
+        forearm = self.joints[2] - self.joints[1]
+        return forearm / np.linalg.norm(forearm)
+
+    @property
+    def hand(self) -> Points:
+        """The middle of its hand, (2,)."""
+        return self.joints[2] + 0.020 * self.along
+
 
 @dataclass(frozen=True)
 class Leg:
@@ -151,7 +162,7 @@ def _arm(rng: np.random.Generator, arm: str, side: int, lean: float, sway: float
             "hang": (rng.uniform(0.12, 0.32), rng.uniform(-0.26, -0.02)),
             "swing": (rng.uniform(0.2, 0.42), rng.uniform(-0.8, -0.3)),
             "wave": (rng.uniform(1.2, 1.75), rng.uniform(1.0, 1.5)),
-            "spread": (rng.uniform(0.85, 1.2), rng.uniform(0.1, 0.6)),
+            "spread": (rng.uniform(0.8, 1.05), rng.uniform(-0.3, 0.05)),
             "raise": (rng.uniform(2.15, 2.45), rng.uniform(0.15, 0.5)),
         }[arm]
         elbow = _towards(shoulder, side, upper, UPPER_ARM)
@@ -233,8 +244,7 @@ def paint_arm(canvas: Canvas, arm: Arm, build: Build, skin: Colour) -> None:
     thick = 0.92 + 0.16 * build.stout + (0.06 if build.person == "man" else 0)
     widths = [(0.0, 0.026 * thick), (0.5, 0.0205 * thick), (1.0, 0.0150)]
     paint_limb(canvas, arm.line, widths, skin)
-    _, elbow, wrist = arm.joints
-    along = (wrist - elbow) / np.linalg.norm(wrist - elbow)
+    wrist, along = arm.joints[2], arm.along
     # The thumb is on the side of the body for a hanging arm, on the side of the head for a raised one.
     beside = np.array([along[1], -along[0]]) * (-arm.side if along[1] > 0 else arm.side)
     thumb = curve([wrist + along * 0.006 + beside * 0.010, wrist + along * 0.020 + beside * 0.019], 3)

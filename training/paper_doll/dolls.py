@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -38,6 +38,10 @@ T = TypeVar("T")
 SHOES = tuple(CLOTH_COLOURS[name] for name in ("white", "black", "brown", "red", "navy", "mustard", "teal"))
 TUCKABLE = ("t-shirt", "shirt", "tank top", "polo shirt")
 FEET = 0.858  # units from the crown of the head to the ground
+GROUND = 0.972  # where the feet stand, as a part of the picture's height
+NARROWEST = 0.72  # width of the narrowest picture that still shows a doll at its full size, in heights
+HAND = 0.026  # units from the middle of a hand to the farthest fingertip or cuff
+MARGIN = 0.015  # what stays free beyond each hand, as a part of the picture's height
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def draw_doll(rng: np.random.Generator) -> Doll:
 
     person, pose = one(PEOPLE), one(tuple(POSES))
     build = draw_build(rng, person)
-    return Doll(
+    doll = Doll(
         person=person,
         pose=pose,
         scene=one(tuple(SCENES)),
@@ -93,15 +97,27 @@ def draw_doll(rng: np.random.Generator) -> Doll:
         tucked=bool(rng.random() < 0.3),
         left_arm_first=bool(rng.random() < 0.5),
     )
+    size, shift = _framed(doll.skeleton, doll.size, doll.shift)
+    return replace(doll, size=size, shift=shift)
+
+
+def _framed(skeleton: Skeleton, size: float, shift: float) -> tuple[float, float]:
+    """Size and shift of a doll, changed as little as keeps both hands inside the picture."""
+    hands = np.stack([arm.hand for arm in skeleton.arms])
+    left, top = np.minimum(hands.min(axis=0) - HAND, 0).tolist()
+    right = float(hands[:, 0].max()) + HAND
+    size = min(size, (GROUND - MARGIN) / (FEET - top), (NARROWEST - 2 * MARGIN) / (right - left))
+    leftmost, rightmost = (MARGIN - size * left) / NARROWEST - 0.5, 0.5 - (MARGIN + size * right) / NARROWEST
+    return size, min(max(shift, leftmost), rightmost)
 
 
 def paint_doll(doll: Doll, outfit: Mapping[str, tuple[Garment, Cloth]], size: tuple[int, int]) -> Canvas:
     """Paint the person wearing an outfit (slot -> garment and its cloth) in a picture of `size` (H, W)."""
     height, width = size
     scene = paint_scene(doll.scene, size, np.random.default_rng(doll.scene_seed))
-    scale = doll.size * min(height, width / 0.72)
+    scale = doll.size * min(height, width / NARROWEST)
     owners = ("background", "person", *outfit)
-    canvas = Canvas(scene, scale, (width * (0.5 + doll.shift), 0.972 * height - FEET * scale), owners)
+    canvas = Canvas(scene, scale, (width * (0.5 + doll.shift), GROUND * height - FEET * scale), owners)
     skeleton, skin, hair = doll.skeleton, SKINS[doll.skin], HAIR_COLOURS[doll.hair_colour]
     paint_shadow(canvas, skeleton)
     paint_back_hair(canvas, skeleton, doll.hair, hair, doll.parting, "hat" in outfit)

@@ -54,9 +54,7 @@ def _upper_extent(garment: Garment) -> Extent:
     angle, sleeve = _sleeve_angle(garment), garment.sleeve
     half = 0.090 + (np.sin(angle) * sleeve + 0.030 * np.cos(angle) if sleeve else 0.012) + garment.ease
     bottom = max(garment.length, 0.036 + np.cos(angle) * sleeve + 0.014)
-    return Extent(
-        half, -0.040 if garment.cut == "roll neck" else -0.034 if garment.kind == "tank top" else -0.024, bottom + 0.006
-    )
+    return Extent(half, -0.040 if garment.cut == "roll neck" else -0.024, bottom + 0.006)
 
 
 def _paint_upper(canvas: Canvas, garment: Garment, cloth: Cloth) -> None:

@@ -16,6 +16,11 @@ from .strips import Profile, curve, distances, paint_limb, paint_line, part_of
 
 WARM = ("sweater", "hoodie", "turtleneck")  # with ribbed cuffs and hem
 RIB = 0.020  # height in units of a ribbed hem
+# The right-hand half of a tank top's outlines, (x, y) in units from the base of the neck: outside and inside of the
+# strap, and the neck of its back, which shows when it is laid flat.
+ARM_HOLE = np.array([(0.057, 0.013), (0.055, 0.034), (0.058, 0.056), (0.068, 0.076), (0.080, 0.088)])
+SCOOP = np.array([(0.037, 0.002), (0.034, 0.022), (0.026, 0.044), (0.012, 0.056), (0, 0.059)])
+BACK_SCOOP = np.array([(0.037, 0.002), (0.034, 0.012), (0.025, 0.022), (0.012, 0.026), (0, 0.028)])
 
 
 @dataclass(frozen=True)
@@ -68,21 +73,32 @@ def paint_torso_panel(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Che
 
 
 def _torso_profile(garment: Garment, chest: Chest) -> Profile:
-    ease, bare = garment.ease, garment.kind == "tank top"
-    shoulder = chest.shoulder - 0.002
+    ease, shoulder = garment.ease, chest.shoulder - 0.002
+    if garment.kind == "tank top":
+        length = distances(chest.spine)[-1]
+        top = [(0.0, 0.042), *((y / length, x) for x, y in _arm_hole(chest))]
+    else:
+        top = [
+            (0.0, 0.040),
+            (0.05, shoulder - 0.014),
+            (0.11, shoulder + 0.4 * ease),
+            (0.22, shoulder - 0.003 + ease),
+            (0.32, shoulder - 0.006 + ease),
+        ]
     return [
-        (0.0, 0.040),
-        (0.05, 0.056 if bare else shoulder - 0.014),
-        (0.11, 0.060 if bare else shoulder + 0.4 * ease),
-        (0.22, (0.068 if bare else shoulder - 0.003) + ease),
-        (0.32, shoulder - 0.006 + ease),
+        *top,
         (0.62, chest.waist + 0.014 * garment.fit + ease),
         (1.0, chest.hip + (-0.012 if chest.tucked else 0.003 + 0.008 * garment.fit + ease)),
     ]
 
 
+def _arm_hole(chest: Chest) -> Points:
+    """The edge of a tank top's right-hand arm hole: (n, 2), how far from the spine and how far down it."""
+    return ARM_HOLE * (chest.shoulder / 0.088, 1)
+
+
 def paint_sleeve(canvas: Canvas, garment: Garment, cloth: Cloth, arm: Points, side: int, curl: float) -> None:
-    """Paint one sleeve along the centre line of an arm."""
+    """Paint one sleeve along the centre line of an arm. Sleeves of a colour block are cut from its upper colour."""
     if not garment.sleeve:
         return
     line = part_of(arm, 0, garment.sleeve, 7)
@@ -93,7 +109,7 @@ def paint_sleeve(canvas: Canvas, garment: Garment, cloth: Cloth, arm: Points, si
     trimmed = ribbed or garment.cut == "ringer"
     panel = Panel(
         [(0, 0.036), (1, 0.034)],
-        garment.sleeve,
+        0.0 if garment.fabric.texture == "colour block" else garment.sleeve,
         u=0.11 * side,
         v=0.02,
         seamless=0.05,
@@ -179,8 +195,6 @@ def _hole(canvas: Canvas, outline: Points, cloth: Cloth, chest: Chest) -> None:
 def _paint_round_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
     x, y = chest.neck
     wide, deep = 0.040, 0.028
-    if garment.kind == "tank top":
-        y, wide, deep = y + 0.014, 0.042, 0.038
     if garment.cut == "v-neck":
         wings = np.array([(-0.040, -0.016), (0.040, -0.016), (0.038, -0.002), (0, 0.060), (-0.038, -0.002)])
         canvas.fill(moved(wings * (1.14, 1.18), x, y), trim_colour(garment), cloth.owner)
@@ -189,6 +203,32 @@ def _paint_round_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Che
     canvas.fill(ellipse(x, y, wide + 0.0065, deep + 0.0075), trim_colour(garment), cloth.owner)
     canvas.fill(ellipse(x, y - 0.001, wide + 0.001, deep + 0.0015), seam_colour(cloth), cloth.owner, 0.5)
     _hole(canvas, ellipse(x, y - 0.002, wide, deep), cloth, chest)
+
+
+def _paint_scoop_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+    front, back = (moved(curve(_mirrored(half), 21), *chest.neck) for half in (SCOOP, BACK_SCOOP))
+    opening = np.vstack([front, moved(front[[-1, 0]], 0, -0.005)])
+    trim = trim_colour(garment)
+    if chest.inside is None:
+        canvas.fill(opening, WHITE, "background")
+        _hole(canvas, np.vstack([front, back[::-1]]), cloth, chest)
+        _paint_binding(canvas, back, darker(trim, 0.25), cloth)
+    else:
+        _hole(canvas, opening, cloth, chest)
+    _paint_binding(canvas, front, trim, cloth)
+    for side in SIDES:
+        edge = [part_of(chest.spine, y, y, 2)[0] + (side * (x - 0.0035), 0) for x, y in _arm_hole(chest)]
+        _paint_binding(canvas, curve(edge, 13), trim, cloth)
+
+
+def _mirrored(half: Points) -> Points:
+    """A line that ends on the middle line, followed by its mirror image back to the start's height."""
+    return np.vstack([half, half[-2::-1] * (-1, 1)])
+
+
+def _paint_binding(canvas: Canvas, line: Points, colour: Colour, cloth: Cloth) -> None:
+    paint_line(canvas, line, [(0, 0.0034), (1, 0.0034)], seam_colour(cloth), cloth.owner)
+    paint_line(canvas, line, [(0, 0.0026), (1, 0.0026)], colour, cloth.owner)
 
 
 def _paint_roll_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
@@ -256,7 +296,7 @@ def _paint_jacket_collar(canvas: Canvas, garment: Garment, cloth: Cloth, chest: 
 
 NECKS = {
     "t-shirt": _paint_round_neck,
-    "tank top": _paint_round_neck,
+    "tank top": _paint_scoop_neck,
     "sweater": _paint_round_neck,
     "polo shirt": _paint_shirt_collar,
     "shirt": _paint_shirt_collar,
