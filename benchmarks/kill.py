@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from comfyui_anydressing.training.run_folder import Keep, RunFolder, noise_seed
+from comfyui_anydressing.training.noise import noise_seed
+from comfyui_anydressing.training.run_folder import Keep, RunFolder
 from torch import Tensor, nn
 
 STEPS = 400

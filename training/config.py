@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tomli_w
 import tomllib
@@ -38,13 +39,18 @@ class Base(Section):
 
 
 class Data(Section):
-    """What is trained on. resolution: height, width in pixels, of people and garments alike (D10)."""
+    """What is trained on. resolution: height, width in pixels, of people and garments alike (D10).
+
+    batch: samples that one device computes at once. accumulate: how many such batches make a step. cache: where latents
+    are kept; None means beside the manifest. most_bad_items: when more of the pictures are unusable, nothing is trained.
+    """
 
     manifest: Path
     resolution: tuple[Positive, Positive] = (768, 576)
     batch: Positive = 4
     accumulate: Positive = 1
     workers: Annotated[int, Field(ge=0)] = 2
+    cache: Path | None = None
     most_bad_items: Fraction = 0.05
     licence: str = "not stated"
 
@@ -71,12 +77,13 @@ class AdapterSettings(Section):
 
 
 class Losses(Section):
-    """Eq. 15. localisation: lambda1. texture: lambda2; 0 turns it off. eta: last timestep at which texture acts (Eq. 11).
+    """Eq. 15. strength: lambda of Eq. 6 in training (D8). localisation: lambda1. texture: lambda2; 0 turns it off. eta: last timestep at which texture acts (Eq. 11).
 
     The reductions are decision D6. feature_network: the file of DISTS' network, needed unless texture is 0.
     texture_samples: at most so many people a step are decoded, the rest is made up for; None decodes all.
     """
 
+    strength: Annotated[float, Field(ge=0)] = 1.0
     localisation: Annotated[float, Field(ge=0)] = 0.01
     texture: Annotated[float, Field(ge=0)] = 0.001
     eta: Annotated[int, Field(ge=0, le=999)] = 350
@@ -95,13 +102,25 @@ class Dropout(Section):
 
 
 class Optimizer(Section):
-    """AdamW at a fixed rate, as the paper; weight decay and clipping are ours. strength: lambda in training (D8)."""
+    """AdamW at a fixed rate, as the paper; weight decay and clipping are ours.
+
+    warmup: steps over which the rate rises. schedule: `cosine` lets it fall to zero at the last step. average: how
+    much of the weights' running average each step keeps (EMA); 0 keeps none.
+    """
 
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     clip: Annotated[float, Field(gt=0)] | None = 1.0
-    strength: Annotated[float, Field(ge=0)] = 1.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, 0 <= step < steps."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        fall = 0.5 + 0.5 * math.cos(math.pi * step / steps) if self.schedule == "cosine" else 1.0
+        return self.learning_rate * rise * fall
 
 
 class Memory(Section):
@@ -137,17 +156,19 @@ class Policies(Section):
     bad_steps: Positive = 10
 
 
-class TrainConfig(Section):
-    """One training run. folder: where everything of it is written. seed: decides noise, timesteps, dropout and order."""
+class RunConfig(Section):
+    """What every run says of itself, whatever it trains.
+
+    folder: where everything of it is written. seed: decides noise, timesteps, dropout and order. presets: where those
+    of this kind lie.
+    """
+
+    presets: ClassVar[Path] = PRESETS
 
     folder: Path
-    steps: Positive = 100_000
+    steps: Positive
     seed: int = 0
-    base: Base
     data: Data
-    adapter: AdapterSettings = AdapterSettings()
-    losses: Losses = Losses()
-    dropout: Dropout = Dropout()
     optimizer: Optimizer = Optimizer()
     memory: Memory = Memory()
     preview: Preview = Preview()
@@ -164,22 +185,56 @@ class TrainConfig(Section):
         """The resolved configuration, every setting written out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
+    def changes(self, other: RunConfig) -> list[str]:
+        """Which settings of `other` would make it another run: all that differ but `RESUMABLE`, as dotted names."""
+        ours, theirs = (_flat(config.model_dump(mode="json")) for config in (self, other))
+        bound = {"steps"} if self.optimizer.schedule == "cosine" else set()
+        free = RESUMABLE - bound
+        names = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+        return [name for name in names if name not in free and name.partition(".")[0] not in free]
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
+
+RESUMABLE = frozenset(
+    {
+        *("steps", "folder", "preview", "checkpoints", "policies", "tensorboard"),
+        *("data.batch", "data.accumulate", "data.workers", "data.cache"),
+        *("memory.checkpointing", "memory.two_phase_texture"),
+    }
+)
+"""What may change when a run goes on: nothing here alters a weight by more than rounding, except how long it is trained.
+
+The loop itself refuses another number of samples a step, which batch and accumulate make together.
+"""
+
+
+class TrainConfig(RunConfig):
+    """A run of `anydressing train`."""
+
+    steps: Positive = 100_000
+    base: Base
+    adapter: AdapterSettings = AdapterSettings()
+    losses: Losses = Losses()
+    dropout: Dropout = Dropout()
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def load_config(path: Path, overrides: Iterable[str] = (), kind: type[Config] = TrainConfig) -> Config:
     """Read a configuration file.
 
-    overrides: `section.key=value`, the value as TOML or, failing that, as text. Raises ValueError in the user's words.
+    kind: what sort of run it describes. overrides: `section.key=value`, the value as TOML or, failing that, as text. Raises ValueError in the user's words.
     """
     if not path.is_file():
         raise ValueError(
             f"config: {str(path)!r} is not a file.\n"
             "A run is described by a TOML file of your own.\n"
-            f'What to do: name one; it may start with preset = "24gb". The presets: {", ".join(preset_names())}.'
+            f'What to do: name one; it may start with preset = "24gb". The presets: {", ".join(preset_names(kind))}.'
         )
-    return parse_config(path.read_text(encoding="utf-8"), str(path), overrides)
+    return parse_config(path.read_text(encoding="utf-8"), str(path), overrides, kind)
 
 
-def parse_config(text: str, source: str, overrides: Iterable[str] = ()) -> TrainConfig:
+def parse_config(text: str, source: str, overrides: Iterable[str] = (), kind: type[Config] = TrainConfig) -> Config:
     """Read a configuration from TOML. `preset = "name"` as its first key starts from a shipped preset."""
     try:
         settings = tomllib.loads(text)
@@ -187,27 +242,34 @@ def parse_config(text: str, source: str, overrides: Iterable[str] = ()) -> Train
         raise ValueError(f"config: {source} is not valid TOML.\n{error}\nWhat to do: correct that line.") from error
     preset = settings.pop("preset", None)
     if preset is not None:
-        settings = _merged(_read_preset(preset), settings)
+        settings = _merged(_read_preset(preset, kind), settings)
     for override in overrides:
         settings = _merged(settings, _parse_override(override))
     try:
-        return TrainConfig.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
-        raise ValueError(_in_words(error, source)) from error
+        raise ValueError(_in_words(error, source, kind)) from error
 
 
-def preset_names() -> list[str]:
+def preset_names(kind: type[RunConfig] = TrainConfig) -> list[str]:
     """The presets that are shipped, by name."""
-    return sorted(entry.stem for entry in PRESETS.glob("*.toml"))
+    return sorted(entry.stem for entry in kind.presets.glob("*.toml"))
 
 
-def _read_preset(name: Any) -> dict[str, Any]:
-    if name not in preset_names():
+def _read_preset(name: Any, kind: type[RunConfig]) -> dict[str, Any]:
+    if name not in preset_names(kind):
         raise ValueError(
             f"preset: there is none named {name!r}.\n"
-            f"The presets are: {', '.join(preset_names())}.\nWhat to do: choose one of these."
+            f"The presets are: {', '.join(preset_names(kind))}.\nWhat to do: choose one of these."
         )
-    return tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((kind.presets / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,13 +297,13 @@ def _parse_override(text: str) -> dict[str, Any]:
     return parsed
 
 
-def _in_words(error: ValidationError, source: str) -> str:
+def _in_words(error: ValidationError, source: str, kind: type[RunConfig]) -> str:
     """pydantic's findings as three lines each: which setting, why, what to do."""
     lines: list[str] = []
     for finding in error.errors():
         name = ".".join(str(part) for part in finding["loc"]) or "config"
         if finding["type"] == "extra_forbidden":
-            nearest = difflib.get_close_matches(name, _all_keys(), n=1, cutoff=0.5)
+            nearest = difflib.get_close_matches(name, _all_keys(kind), n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it."
             lines.append(f"{name}: {source} has an unknown setting.\nNothing reads it.\nWhat to do: {hint}")
         elif finding["type"] == "missing":
@@ -251,7 +313,7 @@ def _in_words(error: ValidationError, source: str) -> str:
     return "\n\n".join(lines)
 
 
-def _all_keys(model: type[BaseModel] = TrainConfig, prefix: str = "") -> list[str]:
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)

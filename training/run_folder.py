@@ -7,7 +7,7 @@
                                   manifest.json size and sha256 of the files above, written last
 
 A checkpoint is written under a temporary name, brought to disk, then renamed: what is called `step-*` is complete. Only
-then are older ones pruned. No random state needs keeping, because all chance follows from `noise_seed`.
+then are older ones pruned. No random state needs keeping, because all chance follows from `noise.noise_seed`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: str) -> RunFolder:
-        """Make a run folder. Raises ValueError when it already holds a run, OSError when the disk refuses."""
+        """Make a run folder. Raises ValueError when it already holds a run, OSError when the disk refuses.
+
+        A run without a checkpoint has nothing to lose, and is begun anew.
+        """
         run = cls(Path(path).absolute())
         try:
             run._checkpoints.mkdir(parents=True, exist_ok=True)
@@ -83,7 +86,7 @@ class RunFolder:
             what = f"The run folder {str(run.path)!r} cannot be made."
             raise OSError(f"{what}\n{error.strerror}.\nWhat to do: choose another folder.") from error
         with run.lock():
-            if (run.path / CONFIG).exists() or run.steps():
+            if run.steps():
                 why = "A run never replaces another."
                 remedy = "resume that run, or choose a new folder."
                 raise refusal(f"Folder {str(run.path)!r}", "already holds a run", why, remedy)
@@ -262,18 +265,6 @@ class RunFolder:
         why = f"{error.strerror}: {needed:,} bytes are needed (twice its size), {free}."
         remedy = "free some space or make the folder writable, then resume. Earlier checkpoints are unchanged."
         return OSError(f"{what}\n{why}\nWhat to do: {remedy}")
-
-
-def noise_seed(seed: int, step: int, sample: int | str, purpose: str) -> int:
-    """A seed for `torch.Generator` that depends on these four values and on nothing else.
-
-    Whatever is drawn at a step (noise, timestep, dropout) gets a generator of its own, so a resumed run needs no
-    remembered random state. sample: position in the data set, or its name. The seed is the first 63 bits of
-    sha256(JSON [seed, step, sample, purpose]), the same on every machine and version. PyTorch's CPU generator uses
-    its lower 32 bits alone: two draws of a long run may coincide, which does no harm.
-    """
-    text = json.dumps([seed, step, sample, purpose], separators=(",", ":"))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class _DamagedError(ValueError):

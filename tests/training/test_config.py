@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from comfyui_anydressing.training.config import load_config, parse_config, preset_names
+from comfyui_anydressing.training.paper_doll.config import PaperDollConfig
 
 LEAST = 'folder = "run"\nbase.checkpoint = "sd15.safetensors"\ndata.manifest = "m.jsonl"\n'
 
@@ -30,7 +31,7 @@ def test_what_the_paper_leaves_open_has_our_decision():
     assert config.adapter.lora_targets == "q,k,v"  # D4
     assert config.adapter.rank == 64  # D5
     assert (config.losses.localisation_reduction, config.losses.high_frequency_reduction) == ("l2", "l2")  # D6
-    assert config.optimizer.strength == 1.0  # D8
+    assert config.losses.strength == 1.0  # D8
     assert (config.dropout.text, config.dropout.one_garment) == (0.1, 0.15)  # D9
 
 
@@ -89,7 +90,7 @@ def test_a_malformed_override_is_named(override):
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ValueError, match="12gb, 24gb, paper-8xA100, smoke"):
+    with pytest.raises(ValueError, match="12gb, 24gb, paper-8xA100, paper-doll-cpu, paper-doll-gpu, smoke"):
         parse_config(f'preset = "48gb"\n{LEAST}', "my.toml")
 
 
@@ -101,3 +102,11 @@ def test_broken_toml_names_the_line():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)nowhere\.toml.*What to do"):
         load_config(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("name", preset_names(PaperDollConfig))
+def test_every_preset_of_the_paper_doll_world_is_valid(name):
+    least = (
+        f'preset = "{name}"\nfolder = "run"\n[data]\nmanifest = "m.jsonl"\n[base]\ncheckpoint = "base.safetensors"\n'
+    )
+    assert parse_config(least, "my.toml", kind=PaperDollConfig).network == name.split("-")[0].replace("base", "unet")

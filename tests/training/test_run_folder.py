@@ -25,7 +25,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 from comfyui_anydressing.training import run_lock
-from comfyui_anydressing.training.run_folder import Keep, RunFolder, noise_seed
+from comfyui_anydressing.training.noise import noise_seed
+from comfyui_anydressing.training.run_folder import Keep, RunFolder
 
 CONFIG = 'preset = "smoke"\n'
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
@@ -133,14 +134,20 @@ def test_loaded_tensors_can_be_trained_on(run):
     assert is_whole(run, 3)
 
 
-def test_config_is_kept_and_never_replaced(run):
+def test_a_run_with_a_checkpoint_is_never_replaced(run):
     assert RunFolder.open(run.path).config == CONFIG
-    with pytest.raises(ValueError, match="already holds a run"):
-        RunFolder.create(run.path, "other = 1\n")
-    (run.path / "config.toml").unlink()
     save(run, 1)
     with pytest.raises(ValueError, match="already holds a run"):
         RunFolder.create(run.path, "other = 1\n")
+    (run.path / "config.toml").unlink()
+    with pytest.raises(ValueError, match="already holds a run"):
+        RunFolder.create(run.path, "other = 1\n")
+
+
+def test_a_run_without_a_checkpoint_is_begun_anew(tmp_path):
+    RunFolder.create(tmp_path / "run", CONFIG)
+    RunFolder.create(tmp_path / "run", "other = 1\n")
+    assert RunFolder.open(tmp_path / "run").config == "other = 1\n"
 
 
 def test_creation_that_was_cut_short_can_be_repeated(tmp_path):
