@@ -20,6 +20,7 @@ from .comfyui import CHECKOUT, OLDEST, PINNED, STORE, ComfyUIMissingError, fetch
 
 VENV = CHECKOUT / ".venv"
 PYTHON = VENV / "bin" / "python"
+COMMAND = VENV / "bin" / "anydressing"
 STAMP = VENV / "anydressing-setup"  # written last: without it, or with another content, the environment is not complete
 
 OLDEST_PYTHON = (3, 10)
@@ -27,6 +28,26 @@ PINNED_PYTHON = (3, 11)  # constraints.txt names versions that older Pythons can
 # Built for each other; ComfyUI imports all three.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 INPUTS = ("pyproject.toml", "requirements.txt", "constraints.txt", "dev/setup.py")
+# For `sh`, because a path may hold spaces, and then for Python. An editable install would leave files in the checkout and
+# a hook in every Python that starts here.
+LAUNCHER = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
+import importlib.util
+import sys
+
+folder = {checkout!r}
+spec = importlib.util.spec_from_file_location(
+    "comfyui_anydressing", folder + "/__init__.py", submodule_search_locations=[folder]
+)
+sys.modules["comfyui_anydressing"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["comfyui_anydressing"])
+
+from comfyui_anydressing.training.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
 NETWORK = "Is the network there? Run the same command again: what is downloaded already is kept."
 
 
@@ -67,6 +88,7 @@ def set_up() -> None:
     make_venv()
     comfyui = get_comfyui()
     install(comfyui)
+    write_command()
     check_imports()
     STAMP.write_text(stamp_for(comfyui), encoding="utf-8")
     print(f"Set up in {time.monotonic() - started:.0f} s.\n", flush=True)
@@ -75,7 +97,8 @@ def set_up() -> None:
 def is_set_up() -> bool:
     """Say whether nothing has changed since the last complete set-up."""
     comfyui = find() or STORE / PINNED.version
-    built = all(map(is_comfyui, (comfyui, STORE / OLDEST.version))) and PYTHON.exists() and STAMP.exists()
+    files = all(file.exists() for file in (PYTHON, COMMAND, STAMP))
+    built = files and all(map(is_comfyui, (comfyui, STORE / OLDEST.version)))
     return built and STAMP.read_text(encoding="utf-8") == stamp_for(comfyui)
 
 
@@ -118,16 +141,23 @@ def get_comfyui() -> Path:
 
 
 def install(comfyui: Path) -> None:
-    """Install everything with uv: ComfyUI's requirements, the pack's and the tests'."""
-    step(3, "Installing torch, ComfyUI's requirements and the tests' tools")
+    """Install everything with uv: ComfyUI's requirements, the pack's, the trainer's and the tests'."""
+    step(3, "Installing torch, ComfyUI's requirements, the trainer's and the tests' tools")
+    trainer = ("--extra", "train") if sys.version_info >= PINNED_PYTHON else ()  # it needs 3.11, the nodes do not
     requirements = [
         *("-r", comfyui / "requirements.txt"),
         *("-r", CHECKOUT / "requirements.txt"),
-        *("-r", CHECKOUT / "pyproject.toml", "--extra", "dev"),
+        *("-r", CHECKOUT / "pyproject.toml", *trainer, "--extra", "dev"),
         *("-c", constraints_file(comfyui)),
     ]
     uv = [VENV / "bin" / "uv", "pip", "install", "--python", PYTHON]
     run([*uv, *TORCH, *requirements], "Not everything could be installed; uv's own words are above.", NETWORK)
+
+
+def write_command() -> None:
+    """Write `.venv/bin/anydressing`, the trainer's command, which runs the checkout's code."""
+    COMMAND.write_text(LAUNCHER.format(python=PYTHON, checkout=str(CHECKOUT)), encoding="utf-8")
+    COMMAND.chmod(0o755)
 
 
 def check_imports() -> None:

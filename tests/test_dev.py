@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from comfyui_anydressing.training.cli import VERSION
 
 from dev import comfyui, setup
 from dev.comfyui import ComfyUIMissingError, Release
@@ -188,7 +191,9 @@ def environment(tmp_path, monkeypatch):
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").touch()
+    (venv / "bin" / "anydressing").touch()
     places = {"CHECKOUT": checkout, "VENV": venv, "PYTHON": venv / "bin" / "python", "STAMP": venv / "stamp"}
+    places["COMMAND"] = venv / "bin" / "anydressing"
     for name, value in {**places, "STORE": tmp_path / "store", "find": lambda: None}.items():
         monkeypatch.setattr(setup, name, value)
     (venv / "stamp").write_text(setup.stamp_for(home))
@@ -197,6 +202,23 @@ def environment(tmp_path, monkeypatch):
 
 def test_a_complete_set_up_has_nothing_to_do(environment):
     assert setup.is_set_up()
+
+
+def test_a_missing_command_is_written_by_another_set_up(environment):
+    setup.COMMAND.unlink()
+    assert not setup.is_set_up()
+
+
+def test_the_command_runs_the_checkout_whatever_its_path(tmp_path, monkeypatch):
+    python = tmp_path / "with space" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(setup, "PYTHON", python)
+    monkeypatch.setattr(setup, "COMMAND", tmp_path / "with space" / "anydressing")
+    setup.write_command()
+    told = subprocess.run([setup.COMMAND, "--version"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert told.stdout == f"anydressing {VERSION}\n"
 
 
 @pytest.mark.parametrize("name", setup.INPUTS)

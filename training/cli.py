@@ -1,21 +1,343 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The `anydressing` command."""
+"""The `anydressing` command: it reads arguments, calls one function and says in words what went wrong."""
 
 from __future__ import annotations
 
-import argparse
+import errno
+import json
+import logging
+import os
+import sys
+from contextlib import closing
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
 
 # The checkout is usually not installed, so installed metadata cannot tell it. tests/test_packaging.py compares it with pyproject.toml.
 VERSION = "0.1.0"
 
+MISTAKE, DISK = 1, 3
+"""Exit statuses, beside 0 and those of signals: something in the input, or a disk that is full or refuses."""
+
+app = typer.Typer(
+    name="anydressing",
+    help="Train, try and export AnyDressing files: dress any character in several garments at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make, check and prepare training data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Dtype(str, Enum):
+    fp16 = "fp16"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class SplitName(str, Enum):
+    train = "train"
+    held_out = "held_out"
+
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set data.batch=2.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the configuration's folder.")]
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; `arguments` are those of the process when None. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="anydressing",
-        description="AnyDressing's training suite. This version has no commands yet: the trainer is being built.",
-    )
-    parser.add_argument("--version", action="version", version=f"anydressing {VERSION}")
-    parser.parse_args(arguments)
-    parser.print_help()
+    if sys.version_info < (3, 11):
+        return _fail("Training needs Python 3.11 or newer.\nThis is an older one; the nodes run on it.", MISTAKE)
+    on_stderr = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[on_stderr])
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here ever asks a network
+    try:
+        app(args=arguments, prog_name="anydressing")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except ValueError as error:
+        return _fail(str(error), MISTAKE)
+    except OSError as error:
+        return _fail(_in_words(error), DISK if _errno(error) in _DISK else MISTAKE)
     return 0
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False) -> None:
+    if version:
+        typer.echo(f"anydressing {VERSION}")
+        raise typer.Exit
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help='A TOML file; it may begin with preset = "24gb".')],
+    setting: Settings = None,
+    resume: Resume = False,
+    slots: Annotated[str | None, typer.Option(help="Garment kinds, e.g. upper,lower,hat.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A finished AnyDressing file to start from. Kinds that it lacks are then trained alone."),
+    ] = None,
+) -> None:
+    """Train an AnyDressing file: garment LoRAs, W_k', W_v' and the null token."""
+    from .config import load_config
+    from .dressing_task import check_sources, make_dressing_task
+    from .runs import train as run
+
+    overrides = list(setting or [])
+    if slots is not None:
+        overrides.append(f"adapter.slots={json.dumps([slot.strip() for slot in slots.split(',')])}")
+    if init is not None:
+        overrides.append(f"adapter.init={json.dumps(str(init))}")
+    settings = load_config(config, overrides)
+    check_sources(settings)
+    raise typer.Exit(_finish(run(settings, make_dressing_task, resume=resume, console=_console()), settings.folder))
+
+
+@app.command("train-base")
+def train_base(
+    config: Annotated[Path, typer.Argument(help="A TOML file that names a network of the paper-doll world.")],
+    setting: Settings = None,
+    resume: Resume = False,
+) -> None:
+    """Train a network of the paper-doll world: its autoencoder, base model or recognisers."""
+    from .config import load_config
+    from .paper_doll.config import PaperDollConfig
+    from .paper_doll.train import make_task
+    from .runs import train as run
+
+    settings = load_config(config, setting or [], PaperDollConfig)
+    raise typer.Exit(_finish(run(settings, make_task, resume=resume, console=_console()), settings.folder))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, for ComfyUI's models/anydressing.")],
+    step: Annotated[int | None, typer.Option(help="A checkpoint's step; the newest when left out.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="How the numbers are kept.")] = Dtype.fp16,
+    title: Annotated[str | None, typer.Option(help="What ComfyUI shows as its title.")] = None,
+    author: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Write the AnyDressing file of a run, which the ComfyUI Loader opens."""
+    from .export import export_run
+
+    written = export_run(run, out, step=step, dtype=dtype.value, title=title, author=author)
+    size = out.stat().st_size / 2**20
+    typer.echo(f"{out}: {', '.join(written.slots)}; {written.steps} steps; {size:.1f} MiB.")
+
+
+@app.command("export-base")
+def export_base(
+    run: Annotated[Path, typer.Argument(help="The folder of a train-base run.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    step: Annotated[int | None, typer.Option(help="A checkpoint's step; the newest when left out.")] = None,
+) -> None:
+    """Write what a run of train-base trained: a recogniser, or the base model so far."""
+    from .paper_doll.export import export_network
+    from .run_folder import RunFolder
+
+    written = export_network(RunFolder.open(run), out, step)
+    typer.echo(f"{out}: {written}; {out.stat().st_size / 2**20:.1f} MiB.")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option(help="Where runs would be written.")] = Path(),
+) -> None:
+    """Say what this machine can train, and what is missing."""
+    from .doctor import examine
+
+    report = examine(folder)
+    typer.echo(report.render())
+    raise typer.Exit(report.status)
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def sample(
+    file: Annotated[Path, typer.Argument(help="An AnyDressing file, or the folder of a run.")],
+    base: Annotated[Path, typer.Option(help="The base model: a .safetensors file or a diffusers folder.")],
+    out: Annotated[Path, typer.Option(help="The folder for the pictures.")],
+    prompt: Annotated[str | None, typer.Option(help="What the picture shows.")] = None,
+    garment: Annotated[
+        list[str] | None, typer.Option(metavar="SLOT=PICTURE", help="A garment, e.g. upper=shirt.png.")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Or: people of a data set, as the previews show them.")] = None,
+    split: Annotated[SplitName, typer.Option(help="Which of them.")] = SplitName.held_out,
+    count: Annotated[int, typer.Option(min=1, help="How many pictures or people.")] = 1,
+    seed: Annotated[int, typer.Option(help="The previews' is preview.seed.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of DDIM.")] = 30,
+    guidance: Annotated[float, typer.Option(help="omega of Eq. 16.")] = 6.0,
+    strength: Annotated[float, typer.Option(help="lambda of Eq. 6.")] = 0.7,
+    tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
+) -> None:
+    """Dress somebody without ComfyUI: the same pictures as the previews of a run."""
+    from .sample_command import sample_to_folder
+    from .sampling import SamplingSettings
+
+    with closing(_display()) as display:
+        written = sample_to_folder(
+            file,
+            base,
+            out,
+            prompt=prompt,
+            garments=[_garment(text) for text in garment or []],
+            manifest=manifest,
+            split=split.value,
+            count=count,
+            seed=seed,
+            settings=SamplingSettings(steps, guidance, strength),
+            tokenizer=tokenizer,
+            progress=display.work,
+        )
+    typer.echo(f"{len(written)} pictures in {out}.")
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+@data_app.command("paper-doll")
+def paper_doll(
+    folder: Annotated[Path, typer.Argument(help="Where pictures and manifest.jsonl are written.")],
+    count: Annotated[int, typer.Option(min=1, help="How many people.")],
+    seed: Annotated[int, typer.Option(min=0, help="The first one's seed.")] = 0,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Height x width in pixels.")] = "512x384",
+    split: Annotated[SplitName, typer.Option(help="held_out garments are never seen in train.")] = SplitName.train,
+    hats: Annotated[float, typer.Option(min=0, max=1, help="The share of people who wear a hat.")] = 0.25,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that paint.")] = 1,
+) -> None:
+    """Paint people in procedural garments, with flat-lays, exact masks and captions."""
+    from .interrupts import interrupts
+    from .paper_doll import write_dataset
+
+    with interrupts() as wish, closing(_display()) as display:
+        manifest = write_dataset(
+            folder,
+            count,
+            seed,
+            _size(size),
+            split.value,
+            hats,
+            workers,
+            lambda done, total: display.work("painting", done, total),
+            lambda: bool(wish),
+        )
+    typer.echo(str(manifest))
+    raise typer.Exit(wish.exit_status)
+
+
+@data_app.command("check")
+def check(
+    manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl.")],
+    resolution: Annotated[str, typer.Option(metavar="HxW", help="What it will be trained at.")] = "768x576",
+    tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Also draw some of it into this picture.")] = None,
+) -> None:
+    """Open every picture of a data set and say what is wrong with it."""
+    from .data_check import check_data
+
+    with closing(_display()) as display:
+        report = check_data(manifest, _size(resolution), tokenizer=tokenizer, sheet=sheet, progress=display.work)
+    typer.echo(report.render())
+    raise typer.Exit(report.status)
+
+
+@data_app.command("cache")
+def cache(
+    config: Annotated[Path, typer.Argument(help="The configuration of a run.")], setting: Settings = None
+) -> None:
+    """Compute what a run reads instead of pictures and words; `train` does the same when it begins."""
+    from .cache import BuildStoppedError
+    from .config import load_config
+    from .dressing_task import cache_for
+    from .interrupts import interrupts
+
+    settings = load_config(config, setting or [])
+    with interrupts() as wish, closing(_display()) as display:
+        try:
+            cached = cache_for(settings, display.work, lambda: bool(wish))
+        except BuildStoppedError as stopped:
+            typer.echo(f"{stopped} What is built is kept: the same command goes on from there.")
+            raise typer.Exit(wish.exit_status) from stopped
+    typer.echo(f"{len(cached)} people are ready; {len(cached.quarantined)} were set aside.")
+
+
+# ---- helpers --------------------------------------------------------------------------------------------------------
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def _console() -> Console:
+    return Console()
+
+
+def _display() -> Any:
+    from .events import open_display
+
+    return open_display(_console())
+
+
+def _finish(outcome: Any, folder: Path) -> int:
+    finished = outcome.interrupted is None
+    if os.environ.get("RANK", "0") == "0":  # under `accelerate launch` one process speaks for all
+        stopped = f"Stopped at step {outcome.step}; everything is saved. Go on with --resume."
+        typer.echo(f"Finished at step {outcome.step}: {folder}" if finished else stopped)
+    return 0 if finished else 128 + int(outcome.interrupted)
+
+
+def _fail(text: str, status: int) -> int:
+    typer.echo(text, err=True)
+    return status
+
+
+def _in_words(error: OSError) -> str:
+    ours = error.strerror or str(error)
+    if "\n" in ours:
+        return ours
+    why = "The disk is full, or refuses." if error.errno in _DISK else "It is needed here."
+    remedy = "free some space or correct the path; a run goes on with --resume, its checkpoints are unchanged."
+    return f"{error.filename or 'A file'}: {ours}.\n{why}\nWhat to do: {remedy}"
+
+
+def _errno(error: OSError) -> int | None:
+    """The system's number; errors in our words have it in their cause."""
+    return error.__cause__.errno if error.errno is None and isinstance(error.__cause__, OSError) else error.errno
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal() and int(height) % 8 == int(width) % 8 == 0):
+        raise ValueError(
+            f"{text!r} is not a size.\nIt is written height x width in pixels, both multiples of 8.\n"
+            "What to do: write, for example, 512x384."
+        )
+    return int(height), int(width)
+
+
+def _garment(text: str) -> tuple[str, Path]:
+    slot, equals, picture = text.partition("=")
+    if not equals or not slot:
+        raise ValueError(
+            f"--garment {text!r} does not say its kind.\nA garment is named with the kind it was trained as.\n"
+            "What to do: write --garment upper=shirt.png."
+        )
+    return slot, Path(picture)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

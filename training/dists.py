@@ -131,6 +131,18 @@ def l2_pool(x: Tensor) -> Tensor:
     return (functional.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
 
 
+def load_dists(path: str | os.PathLike[str] | None) -> Dists:
+    """Read DISTS from the file of its feature network: VGG16, or a recogniser of the paper-doll world.
+
+    Raises ValueError as `load_vgg16_dists` does.
+    """
+    from .paper_doll.recogniser import is_recogniser, load_recogniser
+
+    if path is not None and Path(path).is_file() and is_recogniser(Path(path)):
+        return Dists(load_recogniser(Path(path)))
+    return load_vgg16_dists(path)
+
+
 def load_vgg16_dists(path: str | os.PathLike[str] | None) -> Dists:
     """Read DISTS on VGG16 from a file: torchvision's convolutions, and optionally `alpha` and `beta`.
 

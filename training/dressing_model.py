@@ -61,16 +61,18 @@ class DressingModel(nn.Module):
     ) -> Prediction:
         """Predict the noise of dressed people.
 
-        noisy: (B, 4, h, w). timestep: (B,), 0..999. text: (B, 77, C_text). strength: lambda, 1 in training (D8).
+        noisy: (B, 4, h, w). timestep: (B,), 0..999. text: (B, 77, C_text). strength: lambda, 1 in training (D8). The
+        U-Net computes in its own dtype.
         """
         role = DressingRole(self.garments(outfits), strength)
-        noise = dressed_prediction(self.unet, noisy, timestep, text, role)
+        dtype = self.unet.dtype
+        noise = dressed_prediction(self.unet, noisy.to(dtype), timestep, text.to(dtype), role)
         return Prediction(noise + self._anchor().to(noise), role.maps)
 
     def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
         """Run GarmentsNet over all garments in parallel and lay their K' and V' out, person by person."""
         role = GarmentsRole(self.adapter.loras(outfits.slots), self.adapter.info.feature_tap)
-        features = garment_features(self.unet, outfits.latents, role)
+        features = garment_features(self.unet, outfits.latents.to(self.unet.dtype), role)
         return {
             site.key: self._at_site(site, features[site.key], outfits, maps) for site in self.adapter.info.unet.sites
         }
