@@ -9,7 +9,9 @@ from functools import partial
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.sites import SD15
-from comfyui_anydressing.benchmarks import flops, schemes
+from comfyui_anydressing.benchmarks import flops, schemes, training
+from comfyui_anydressing.training.memory import read_table
+from comfyui_anydressing.training.rehearsal import tiny_networks
 from comfyui_anydressing.training.unet_processors import DressingRole, dressed_prediction
 
 
@@ -82,3 +84,33 @@ def test_committed_result_is_what_the_code_counts(costs):
     stored = json.loads(flops.RESULT.read_text())
     stale = "flops.json is stale: run `python -m benchmarks.flops --write`"
     assert [flops.Cost(**line) for line in stored["costs"]] == list(costs.values()), stale
+
+
+@pytest.fixture(scope="module")
+def tiny_config():
+    return training._config(1, False, 'memory.precision="fp32"', *training.TINY)
+
+
+def test_the_parts_of_a_training_step_add_up_to_it(tiny_config):
+    parts = training.parts(tiny_config, tiny_networks)
+    step = training.flops_of(training.fake_rehearsal(tiny_config, tiny_networks).step)
+    assert sum(part.forward + part.backward for part in parts) == step
+    assert all(part.forward > 0 and part.held > 0 for part in parts)
+
+
+def test_measuring_is_rehearsed_on_a_cpu():
+    rehearsal = training.Rehearsal(training._config(2, True, *training.TINY), tiny_networks("fp32").fill("cpu"))
+    speed = training._speed(rehearsal, torch.device("cpu"))
+    assert (speed.batch, speed.checkpointing) == (2, True)
+    assert speed.base > speed.full > 0
+    assert speed.flops > 0
+    assert training.attention_kernel(48, torch.device("cpu"), torch.float32) == "flash_attention_for_cpu"
+
+
+def test_the_page_on_training_memory_has_the_tables_numbers():
+    page = training.PAGE.read_text()
+    for preset, by_precision in read_table().items():
+        for precision, memory in by_precision.items():
+            row = next(line for line in page.splitlines() if line.startswith(f"| {preset} | {precision} |"))
+            assert f"**{memory.peak:.2f}**" in row, "stale: run `python -m benchmarks.training --write`"
+    assert training.goal(read_table()) in page
