@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The paper-doll world's networks: what they compute, and that `train-base` and `export` bring them forth."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from comfyui_anydressing.training.base_model import load_base
+from comfyui_anydressing.training.base_vae import narrowed
+from comfyui_anydressing.training.config import parse_config
+from comfyui_anydressing.training.dists import Dists, load_dists
+from comfyui_anydressing.training.manifest import read_manifest
+from comfyui_anydressing.training.paper_doll import write_dataset
+from comfyui_anydressing.training.paper_doll.config import PaperDollConfig
+from comfyui_anydressing.training.paper_doll.export import export_network
+from comfyui_anydressing.training.paper_doll.recogniser import (
+    HEADS,
+    SEVERAL,
+    Recogniser,
+    load_recogniser,
+    recognition_loss,
+    right_answers,
+    save_recogniser,
+    truth_of_garment,
+    truth_of_person,
+)
+from comfyui_anydressing.training.paper_doll.recognition import RecognitionData
+from comfyui_anydressing.training.paper_doll.train import make_task
+from comfyui_anydressing.training.run_folder import RunFolder
+from comfyui_anydressing.training.runs import train
+from diffusers import AutoencoderTiny
+from rich.console import Console
+
+GARMENT = {"kind": "hoodie", "cut": "pouch", "texture": "plain", "colours": ["red", "navy"], "print": "none"}
+PERSON = {"scene": "beach", "pose": "waving", "garments": {"upper": GARMENT, "lower": {"kind": "jeans"}}}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("world"), 6, size=(64, 48))
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(small_base):
+    return small_base / "tokenizer"
+
+
+@pytest.fixture(scope="module")
+def run(manifest, tmp_path_factory):
+    """Train a network for two steps."""
+
+    def go(name, text):
+        folder = tmp_path_factory.mktemp("runs") / name
+        config = parse_config(
+            f'network = "{name}"\nfolder = "{folder}"\nsteps = 2\n{text}\n'
+            f'[data]\nmanifest = "{manifest}"\nresolution = [64, 48]\nbatch = 2\nworkers = 0\n'
+            "[preview]\nevery = 2\nsteps = 1\n[optimizer]\naverage = 0.9\n",
+            "test",
+            kind=PaperDollConfig,
+        )
+        assert train(config, make_task, resume=False, console=Console(file=io.StringIO())).step == 2
+        return RunFolder.open(folder)
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def autoencoder(run):
+    return run("autoencoder", "crop = 32\nwidths = [32, 64]")
+
+
+@pytest.fixture(scope="module")
+def base_file(autoencoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    assert "32-64" in export_network(autoencoder, path)
+    return path
+
+
+def test_an_autoencoders_run_shows_pictures(autoencoder):
+    assert sorted(path.name for path in (autoencoder.path / "previews").iterdir()) == [
+        "step-00000000.png",
+        "step-00000002.png",
+    ]
+
+
+def test_its_export_begins_a_base_model_with_latents_of_unit_spread(base_file, manifest, tokenizer_folder):
+    base = load_base(base_file, device="cpu", dtype=torch.float32, tokenizer=tokenizer_folder)
+    data = RecognitionData(read_manifest(manifest), "train")
+    people = [data.view(item, "person", 0)[0] for item in read_manifest(manifest).items]
+    latents = base.encode_mode(torch.stack(people) * 2 - 1)
+    assert abs(float(latents.mean())) < 0.02
+    assert float(latents.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_a_padded_autoencoder_is_opened_narrow_and_computes_the_same(base_file, tokenizer_folder):
+    base = load_base(base_file, device="cpu", dtype=torch.float32, tokenizer=tokenizer_folder)
+    first = base.vae.encoder.layers[0]
+    assert first.out_channels == 16
+    wide = AutoencoderTiny(encoder_block_out_channels=(64,) * 4, decoder_block_out_channels=(64,) * 4).eval()
+    with torch.no_grad():
+        for mine, theirs in zip(wide.parameters(), base.vae.parameters(), strict=True):
+            mine.zero_()[tuple(slice(length) for length in theirs.shape)] = theirs
+        picture = torch.rand(1, 3, 32, 24) * 2 - 1
+        torch.testing.assert_close(base.vae.encode(picture).latents, wide.encode(picture).latents)
+        latent = torch.randn(1, 4, 4, 3)
+        torch.testing.assert_close(base.vae.decode(latent).sample, wide.decode(latent).sample)
+
+
+def test_an_autoencoder_without_empty_channels_stays_as_it_is():
+    torch.manual_seed(0)
+    vae = AutoencoderTiny(encoder_block_out_channels=(64,) * 4, decoder_block_out_channels=(64,) * 4)
+    with torch.no_grad():
+        vae.encoder.layers[1].conv[2].weight[-1] = 0  # one dead channel within a block is nothing to cut
+    before = {name: value.detach().clone() for name, value in vae.named_parameters()}
+    after = dict(narrowed(vae).named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_the_u_net_is_trained_in_the_base_and_goes_back_into_its_file(run, base_file, tokenizer_folder, tmp_path):
+    trained = run("unet", f'[base]\ncheckpoint = "{base_file}"\ntokenizer = "{tokenizer_folder}"')
+    out = tmp_path / "trained.safetensors"
+    assert "base model" in export_network(trained, out)
+    before, after = (
+        load_base(path, device="cpu", dtype=torch.float32, tokenizer=tokenizer_folder) for path in (base_file, out)
+    )
+    assert not torch.equal(before.unet.conv_in.weight, after.unet.conv_in.weight)
+    for mine, theirs in zip(before.vae.parameters(), after.vae.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert (trained.path / "previews" / "step-00000002.png").is_file()
+
+
+def test_a_u_net_needs_a_base_to_be_trained_in():
+    with pytest.raises(ValueError, match="name one in"):
+        parse_config(
+            'network = "unet"\nfolder = "r"\nsteps = 1\n[data]\nmanifest = "m"\n', "test", kind=PaperDollConfig
+        )
+
+
+def test_a_recognisers_export_is_a_feature_network_for_dists(run, tmp_path):
+    out = tmp_path / "recogniser.safetensors"
+    export_network(run("recogniser", "widths = [8, 12]\nkernel = 5"), out)
+    recogniser = load_recogniser(out)
+    maps = recogniser(torch.rand(1, 3, 16, 12))
+    assert [tuple(features.shape) for features in maps] == [(1, 8, 16, 12), (1, 12, 8, 6)]
+    dists = load_dists(out)
+    assert isinstance(dists, Dists)
+    image = torch.rand(1, 3, 16, 12)
+    assert float(dists(image, image)) == pytest.approx(0, abs=1e-6)
+    assert float(dists(image, 1 - image)) > 0.05
+
+
+def test_other_files_are_no_recognisers(base_file, tmp_path):
+    with pytest.raises(ValueError, match="is not a recogniser"):
+        load_recogniser(base_file)
+    broken = tmp_path / "x.safetensors"
+    recogniser = Recogniser([4, 8])
+    recogniser.widths = (4, 9)
+    save_recogniser(broken, recogniser)
+    with pytest.raises(ValueError, match="is not a recogniser"):
+        load_recogniser(broken)
+
+
+def test_truth_names_what_is_known_and_nothing_else():
+    garment, person = truth_of_garment(GARMENT), truth_of_person(PERSON)
+    assert HEADS["kind"][int(garment["kind"])] == "hoodie"
+    assert {HEADS["colours"][place] for place in garment["colours"].nonzero().flatten()} == {"red", "navy"}
+    assert int(garment["scene"]) == -1
+    assert bool((garment["wears"] == -1).all())
+    assert {HEADS["wears"][place] for place in (person["wears"] > 0).nonzero().flatten()} == {"hoodie", "jeans"}
+    assert int(person["kind"]) == -1
+
+
+def test_the_loss_looks_at_known_answers_only():
+    truth = {
+        name: torch.stack([one, other])
+        for (name, one), other in zip(truth_of_garment(GARMENT).items(), truth_of_person(PERSON).values(), strict=True)
+    }
+    logits = {name: torch.randn(2, len(words), requires_grad=True) for name, words in HEADS.items()}
+    torch.stack(list(recognition_loss(logits, truth).values())).sum().backward()
+    assert bool((logits["kind"].grad[1] == 0).all())
+    assert bool((logits["scene"].grad[0] == 0).all())
+    assert bool((logits["wears"].grad[0] == 0).all())
+    assert bool((logits["wears"].grad[1] != 0).all())
+
+
+def test_answers_are_counted_right():
+    truth = {name: answer[None] for name, answer in truth_of_person(PERSON).items()}
+    perfect = {
+        name: truth[name].float() * 2 - 1
+        if name in SEVERAL
+        else torch.nn.functional.one_hot(truth[name].clamp(min=0), len(words)).float()
+        for name, words in HEADS.items()
+    }
+    counts = right_answers(perfect, truth)
+    assert counts["scene"] == counts["pose"] == counts["wears"] == (1, 1)
+    assert counts["kind"] == counts["colours"] == (0, 0)
+    perfect["wears"][0, 0] = 5.0
+    assert right_answers(perfect, truth)["wears"] == (0, 1)
+
+
+def test_a_worn_garment_is_black_outside_its_mask(manifest):
+    read = read_manifest(manifest)
+    picture, _ = RecognitionData(read, "train").view(read.items[0], "worn", 0)
+    dark = (picture == 0).all(dim=0).float().mean()
+    assert 0.5 < float(dark) < 0.99

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Recognisers: small plain networks that know the paper-doll world's people and garments.
+
+One stands in for VGG16 inside L_perc (Eq. 12), another of different shape and seed judges, so that nothing is trained on
+what it is measured by. As a feature network (`training.dists.FeatureNetwork`) a recogniser gives its stages; as a
+classifier it tells a garment's kind, cut, texture, colours and print, and a person's scene, pose and kinds of garment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...anydressing_core.atomic_write import write_atomically
+from ...anydressing_core.safetensors_header import quote, read_header, refusal
+from .samples import LABEL_SPACES
+
+FORMAT = "anydressing_recogniser"
+KINDS = tuple(kind for name in ("upper_kind", "lower_kind", "hat_kind") for kind in LABEL_SPACES[name])
+
+HEADS: Mapping[str, tuple[str, ...]] = {
+    "kind": KINDS,
+    "cut": LABEL_SPACES["cut"],
+    "texture": LABEL_SPACES["texture"],
+    "print": LABEL_SPACES["print"],
+    "colours": LABEL_SPACES["colour"],
+    "scene": LABEL_SPACES["scene"],
+    "pose": LABEL_SPACES["pose"],
+    "wears": KINDS,
+}
+SEVERAL = frozenset({"colours", "wears"})
+"""The heads of which several answers may be true at once."""
+
+
+class Recogniser(nn.Module):
+    """Stages of two convolutions and ReLU, each half as wide as the one before; no normalisation, so that what a place
+    looks like does not depend on the rest of the picture.
+
+    widths: channels of the stages. kernel: of the first convolution, in pixels.
+    """
+
+    def __init__(self, widths: Sequence[int], kernel: int = 3) -> None:
+        super().__init__()
+        self.widths, self.kernel = tuple(widths), kernel
+        inside = (3, *widths[:-1])
+        sizes = (kernel, *(3 for _ in widths[1:]))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, size, padding=size // 2),
+                nn.ReLU(),
+                nn.Conv2d(after, after, 3, padding=1),
+                nn.ReLU(),
+            )
+            for before, after, size in zip(inside, widths, sizes, strict=True)
+        )
+        self.heads = nn.ModuleDict({name: nn.Linear(2 * widths[-1], len(words)) for name, words in HEADS.items()})
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The feature maps of pictures (B, 3, H, W) in [0, 1], finest first."""
+        x, maps = 2 * image - 1, list[Tensor]()
+        for stage in self.stages:
+            x = stage(functional.avg_pool2d(x, 2) if maps else x)
+            maps.append(x)
+        return maps
+
+    def classify(self, image: Tensor) -> dict[str, Tensor]:
+        """The logits of every head: (B, number of its words)."""
+        last = self(image)[-1]
+        seen = torch.cat([last.mean((2, 3)), last.amax((2, 3))], dim=1)
+        return {name: head(seen) for name, head in self.heads.items()}
+
+
+def recognition_loss(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cross-entropy of every head, over the rows whose truth is known.
+
+    truth: head -> (B,) long, -1 where unknown; of heads with several answers (B, words), 0 or 1, -1 where unknown.
+    """
+    losses: dict[str, Tensor] = {}
+    for name, answer in truth.items():
+        if name in SEVERAL:
+            known = (answer >= 0).float()
+            each = functional.binary_cross_entropy_with_logits(logits[name], answer.clamp(min=0), reduction="none")
+            losses[name] = (each * known).sum() / known.sum().clamp(min=1)
+        else:
+            each = functional.cross_entropy(logits[name], answer, ignore_index=-1, reduction="sum")
+            losses[name] = each / (answer >= 0).sum().clamp(min=1)
+    return losses
+
+
+def right_answers(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """How many rows each head has right, and of how many; with several answers, all of them must be."""
+    counts: dict[str, tuple[int, int]] = {}
+    for name, answer in truth.items():
+        if name in SEVERAL:
+            known = answer[:, 0] >= 0
+            right = ((logits[name] > 0) == (answer > 0.5)).all(dim=1)
+        else:
+            known = answer >= 0
+            right = logits[name].argmax(dim=1) == answer
+        counts[name] = int((right & known).sum()), int(known.sum())
+    return counts
+
+
+def truth_of_garment(labels: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The answers for a picture of one garment, from its labels in the manifest."""
+    return {
+        **_unknown(),
+        **{name: _index(name, labels[name]) for name in ("kind", "cut", "texture", "print")},
+        "colours": _several("colours", labels["colours"]),
+    }
+
+
+def truth_of_person(labels: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The answers for a picture of a whole person, from the labels in the manifest."""
+    kinds = [garment["kind"] for garment in labels["garments"].values()]
+    return {
+        **_unknown(),
+        **{name: _index(name, labels[name]) for name in ("scene", "pose")},
+        "wears": _several("wears", kinds),
+    }
+
+
+def _unknown() -> dict[str, Tensor]:
+    return {
+        name: torch.full((len(words),), -1.0) if name in SEVERAL else torch.tensor(-1) for name, words in HEADS.items()
+    }
+
+
+def _index(head: str, word: str) -> Tensor:
+    return torch.tensor(HEADS[head].index(word))
+
+
+def _several(head: str, words: Sequence[str]) -> Tensor:
+    return torch.tensor([float(word in words) for word in HEADS[head]])
+
+
+def save_recogniser(path: Path, recogniser: Recogniser) -> None:
+    """Write a recogniser, in fp16, with its shape in the metadata."""
+    tensors = {name: tensor.detach().half().contiguous() for name, tensor in recogniser.state_dict().items()}
+    shape = json.dumps({"widths": recogniser.widths, "kernel": recogniser.kernel})
+    write_atomically(path, safetensors.torch.save(tensors, {FORMAT: shape}))
+
+
+def is_recogniser(path: Path) -> bool:
+    """Whether a safetensors file says that it is a recogniser."""
+    return FORMAT in read_header(path).metadata
+
+
+def load_recogniser(path: Path) -> Recogniser:
+    """Read a recogniser: frozen, fp32. Raises ValueError when the file is not one."""
+    header = read_header(path)
+    try:
+        shape = json.loads(header.metadata[FORMAT])
+        with torch.device("meta"):
+            recogniser = Recogniser([int(width) for width in shape["widths"]][:8], int(shape["kernel"]))
+        expected = {name: tuple(tensor.shape) for name, tensor in recogniser.state_dict().items()}
+        if {name: tensor.shape for name, tensor in header.tensors.items()} != expected:
+            raise ValueError("tensors of other names or shapes")
+    except (KeyError, TypeError, ValueError) as error:
+        why = "It holds no network that `anydressing train-base` made for the paper-doll world."
+        raise refusal(quote(path.name), "is not a recogniser", why, "name another file.") from error
+    with safe_open(path, framework="pt", device="cpu") as file:
+        tensors = {name: file.get_tensor(name).float() for name in expected}
+    recogniser.load_state_dict(tensors, assign=True)
+    return recogniser.requires_grad_(False).eval()
