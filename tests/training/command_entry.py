@@ -6,10 +6,8 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
-import json
 import os
 import sys
-import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -24,49 +22,11 @@ def load_checkout():
     return importlib.import_module(f"{name}.training.cli").main
 
 
-def serve(main):
-    """Run a command for each line of the standard input, all at once."""
-    for module in NEEDED:
-        importlib.import_module(f"comfyui_anydressing.training.{module}")
-    for line in sys.stdin:
-        if os.fork() == 0:
-            watch(main, json.loads(line))
-
-
-def watch(main, request):
-    """Run one command in a process of its own, and tell its number and how it ended."""
-    folder = Path(request["folder"])
-    child = os.fork()
-    if child == 0:
-        command(main, request)
-    tell(folder / "pid", child)
-    tell(folder / "status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    os._exit(0)
-
-
-def tell(path, number):
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(str(number))
-    unfinished.rename(path)
-
-
-def command(main, request):
-    output = os.open(f"{request['folder']}/output", os.O_WRONLY | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, file in enumerate((nothing, output, output)):
-        os.dup2(file, number)
-    os.environ.update(request["environment"])
+def run_command(request):
+    """Run the command with `arguments`, on a disk that takes `quota` bytes of checkpoints, None for all."""
     if request["quota"] is not None:
         limit_disk(request["quota"])
-    status = 1  # what Python returns for an exception that nobody caught
-    try:
-        status = main(request["arguments"])
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    return main(request["arguments"])
 
 
 def limit_disk(quota):
@@ -86,8 +46,12 @@ def limit_disk(quota):
 
 
 if __name__ == "__main__":
-    run = load_checkout()
+    main = load_checkout()
     if sys.argv[1:] == ["--serve"]:
-        serve(run)
+        from fork_server import serve
+
+        for module in NEEDED:
+            importlib.import_module(f"comfyui_anydressing.training.{module}")
+        serve(run_command)
     else:
-        sys.exit(run())
+        sys.exit(main())

@@ -78,8 +78,8 @@ def make_model(unet, make_info):
 ENTRY = Path(__file__).with_name("command_entry.py")
 
 
-class Command:
-    """A process of `anydressing`. folder: where its output and its end are told."""
+class Process:
+    """A process of a `ForkServer`. folder: where its output and its end are told."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,11 +102,11 @@ class Command:
         if self.running:
             os.kill(pid, number)
 
-    def wait(self) -> int:
+    def wait(self, patience: float = 300) -> int:
         """The exit status, negative when a signal ended it."""
-        return int(self._told("status"))
+        return int(self._told("status", patience))
 
-    def _told(self, name: str, patience: float = 600) -> str:
+    def _told(self, name: str, patience: float = 300) -> str:
         path, end = self._folder / name, time.monotonic() + patience
         while not path.exists():
             assert time.monotonic() < end, f"no {name}: {self.output}"
@@ -114,39 +114,59 @@ class Command:
         return path.read_text()
 
 
-class CommandServer:
-    """Importing takes longer than training here, so one process imports and every command is a fork of it."""
+class ForkServer:
+    """Starts processes that are forked from `script --serve` (see fork_server.py), with one thread each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, script: Path, folder: Path) -> None:
         self._folder, self._count = folder, 0
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "HF_HUB_OFFLINE": "1"}
         self._server = subprocess.Popen(
-            [sys.executable, ENTRY, "--serve"], stdin=subprocess.PIPE, text=True, env=environment
+            [sys.executable, script, "--serve"], stdin=subprocess.PIPE, text=True, env=environment
         )
 
-    def start(self, *arguments: object, quota: int | None = None, **environment: object) -> Command:
-        """Start the command. quota: bytes of checkpoints after which its disk is full."""
+    def start(self, environment: dict[str, object], **request: object) -> Process:
+        """Start a process. request: what it is to do, as JSON."""
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         (folder / "output").touch()
-        request = {
-            "arguments": [str(argument) for argument in arguments],
-            "folder": str(folder),
-            "quota": quota,
-            "environment": {name: str(value) for name, value in environment.items()},
-        }
+        request |= {"folder": str(folder), "environment": {name: str(value) for name, value in environment.items()}}
         print(json.dumps(request), file=self._server.stdin, flush=True)
-        return Command(folder)
+        return Process(folder)
+
+    def close(self) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+
+class Commands:
+    """Starts `anydressing` in processes of their own."""
+
+    def __init__(self, server: ForkServer) -> None:
+        self._server = server
+
+    def start(self, *arguments: object, quota: int | None = None, **environment: object) -> Process:
+        """Start the command. quota: bytes of checkpoints after which its disk is full."""
+        return self._server.start(environment, arguments=[str(argument) for argument in arguments], quota=quota)
 
     def run(self, *arguments: object, **options: object) -> tuple[int, str]:
         """Run the command to its end: (exit status, all it said)."""
         command = self.start(*arguments, **options)
         return command.wait(), command.output
 
-    def close(self) -> None:
-        self._server.kill()
-        self._server.communicate()
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory):
+    """`fork_server(script)` is a ForkServer that ends with the tests."""
+    servers = []
+
+    def serve(script: Path) -> ForkServer:
+        servers.append(ForkServer(script, tmp_path_factory.mktemp(script.stem)))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture(scope="session")
@@ -183,8 +203,6 @@ def small_data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory):
+def commands(fork_server):
     """Starts `anydressing` in processes that are forked from one that has imported everything already."""
-    server = CommandServer(tmp_path_factory.mktemp("commands"))
-    yield server
-    server.close()
+    return Commands(fork_server(ENTRY))

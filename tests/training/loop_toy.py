@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A task of a few numbers for the tests of the loop, and the ways in which it can go wrong.
 
-As a script it trains in a folder, so that launchers can be tested: `python loop_toy.py FOLDER [SETTING ...]`.
+As a script it trains in a folder, so that launchers can be tested: `python loop_toy.py FOLDER [SETTING ...]`, or with
+`--serve` in a process for each request (see fork_server.py).
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -36,6 +39,7 @@ class Trouble:
     """What goes wrong, and in which process (None: in all). Steps count from 0.
 
     largest: more samples at once are out of memory. seconds: what a micro-batch takes. bad_loss, bad_gradient: steps.
+    full_disk: no checkpoint can be written.
     """
 
     largest: int = 1000
@@ -43,14 +47,16 @@ class Trouble:
     bad_loss: tuple[int, ...] = ()
     bad_gradient: tuple[int, ...] = ()
     bad_preview: bool = False
+    bad_sample: bool = False
+    full_disk: bool = False
     process: int | None = None
 
 
 class ToyData:
     """Points on a plane, moved and sometimes dropped by chance."""
 
-    def __init__(self, digest):
-        self.digest = digest
+    def __init__(self, digest, broken=False):
+        self.digest, self._broken = digest, broken
         self._points = torch.randn(ITEMS, 6, generator=torch.Generator().manual_seed(5))
 
     def __len__(self):
@@ -60,6 +66,8 @@ class ToyData:
         return f"person {item}"
 
     def sample(self, draw):
+        if self._broken:
+            raise ValueError("a picture is gone")
         point = self._points[draw.item] + 0.1 * draw.normal((6,), "noise")
         dropped = draw.uniform("dropped") < 0.3
         return {"point": point * (not dropped), "target": draw.normal((4,), "target"), "step": draw.step}
@@ -76,9 +84,11 @@ class Toy:
         torch.manual_seed(0)
         self.module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Linear(4, 4))
         self.module[3].requires_grad_(False)
-        self.data = ToyData(digest)
         struck = trouble.process in (None, place.accelerator.process_index)
         self.trouble = trouble if struck else Trouble(seconds=trouble.seconds)
+        self.data = ToyData(digest, self.trouble.bad_sample)
+        if self.trouble.full_disk:
+            place.run.save = full_disk
         self.seen, self.previews = [], []
 
     def losses(self, batch, *, measure):
@@ -100,6 +110,10 @@ class Toy:
         torch.rand(3)
         if self.trouble.bad_preview:
             raise RuntimeError("no canvas")
+
+
+def full_disk(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def toy_config(folder, *overrides):
@@ -129,5 +143,21 @@ def train_toy(config, trouble=Trouble(), *, resume=False, console=None, digest="
     return outcome, tasks[0]
 
 
+def answer(request):
+    """Train as a request says. Returns what the command line would: 0, 128 + signal, or 1 for a refusal, which is said."""
+    try:
+        config = parse_config(request["config"], "the toy", (), RunConfig)
+        outcome, _ = train_toy(config, Trouble(**request["trouble"]), resume=request["resume"])
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0 if outcome.interrupted is None else 128 + outcome.interrupted
+
+
 if __name__ == "__main__":
-    train_toy(toy_config(*sys.argv[1:]))
+    if sys.argv[1:] == ["--serve"]:
+        from fork_server import serve
+
+        serve(answer)
+    else:
+        train_toy(toy_config(*sys.argv[1:]))

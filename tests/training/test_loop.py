@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The training loop: nothing that happens to a run changes what it learns.
 
-The processes that are killed, signalled and joined are real: forked children, and one pair under torchrun.
+The processes that are killed, signalled and joined are real: those of a fork server, and one pair under torchrun.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -74,57 +74,36 @@ def said(config, *arguments, **options):
 # ---- processes ------------------------------------------------------------------------------------------------------
 
 
-def fork(config, trouble=NO_TROUBLE, *, rank=None, port=None, resume=False):
-    """Train in a forked child with a session of its own, as process `rank` of two when given. Returns its pid.
+@pytest.fixture(scope="session")
+def toys(fork_server):
+    return fork_server(SCRIPT)
 
-    It ends as the command line does: 0, 128 + signal, or 1 when something is raised. What it prints is in `stderr-*`.
+
+@pytest.fixture
+def start(toys):
+    """`start(config, trouble)` trains in a process with a session of its own.
+
+    It ends as the command line does: 0, 128 + signal, or 1 when something is raised.
     """
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        os.setsid()
-        file = os.open(f"{config.folder}.stderr-{rank}", os.O_CREAT | os.O_WRONLY)
-        os.dup2(file, 2)
-        sys.stderr = os.fdopen(2, "w", closefd=False)
-        if rank is not None:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        torch.set_num_threads(1)  # a forked child must not touch the parent's thread pool
-        outcome, _ = train_toy(config, trouble, resume=resume)
-        status = 0 if outcome.interrupted is None else 128 + outcome.interrupted
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+
+    def start(config, trouble=NO_TROUBLE, *, resume=False, **environment):
+        return toys.start(environment, config=config.to_toml(), trouble=asdict(trouble), resume=resume)
+
+    return start
 
 
-def fork_two(config, trouble=NO_TROUBLE, *, resume=False):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [fork(config, trouble, rank=rank, port=port, resume=resume) for rank in (0, 1)]
+@pytest.fixture
+def start_two(start):
+    """`start_two(config, trouble)` trains in two processes that belong together."""
 
+    def start_two(config, trouble=NO_TROUBLE, *, resume=False):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        world = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [start(config, trouble, resume=resume, RANK=rank, LOCAL_RANK=rank, **world) for rank in (0, 1)]
 
-def printed(config, rank=None):
-    return Path(f"{config.folder}.stderr-{rank}").read_text()
-
-
-def status_of(pid, seconds=60):
-    """Wait for a child: its exit status, negative when a signal ended it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    pytest.fail("the run did not end")
+    return start_two
 
 
 def wait_until(condition, seconds=60):
@@ -162,15 +141,15 @@ def unbroken(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_run_ends_as_an_unbroken_one(tmp_path, unbroken, workers):
+def test_killed_run_ends_as_an_unbroken_one(tmp_path, start, unbroken, workers):
     config = toy_config(tmp_path / "run", f"data.workers={workers}")
-    child = fork(config, Trouble(seconds=0.02))
+    child = start(config, Trouble(seconds=0.02))
     checkpoint = config.folder / "checkpoints" / "step-00000010"
     wait_until(checkpoint.exists)
-    helpers = children_of(child)
+    helpers = children_of(child.pid)
     time.sleep(random.uniform(0, 0.2))
-    os.kill(child, signal.SIGKILL)
-    assert status_of(child) == -signal.SIGKILL
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
     assert RunFolder.open(config.folder).latest() == 10
     assert train_toy(config, resume=True)[0].step == 20
     assert same(trained(config.folder), unbroken)
@@ -279,48 +258,44 @@ def test_count_of_bad_steps_outlives_a_resume(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGTERM, 0)])
-def test_signal_to_all_processes_finishes_the_step_and_saves(tmp_path, unbroken, number, workers):
+def test_signal_to_all_processes_finishes_the_step_and_saves(tmp_path, start, unbroken, number, workers):
     config = toy_config(tmp_path / "run", f"data.workers={workers}", "checkpoints.every=1000")
-    child = fork(config, Trouble(seconds=0.05))
+    child = start(config, Trouble(seconds=0.05))
     wait_until(lambda: steps_told(config.folder) >= 3)
-    helpers = children_of(child)
-    os.killpg(child, number)
-    assert status_of(child) == 128 + number
+    helpers = children_of(child.pid)
+    os.killpg(child.pid, number)
+    assert child.wait() == 128 + number
     saved = RunFolder.open(config.folder).latest()
     assert 3 <= saved < 20
     assert saved == steps_told(config.folder)
     assert told(config.folder, "stop")[0]["signal"] == number.name
-    assert printed(config) == ""
+    assert child.output == ""
     assert len(helpers) == workers
     assert all(map(is_gone, helpers))
     train_toy(config, resume=True)
     assert same(trained(config.folder), unbroken)
 
 
-def test_second_signal_stops_at_once(tmp_path):
+def test_second_signal_stops_at_once(tmp_path, start):
     config = toy_config(tmp_path / "run", "data.workers=2")
-    child = fork(config, Trouble(seconds=1000))
-    wait_until(lambda: (config.folder / "events.jsonl").exists() and len(children_of(child)) == 2)
-    helpers = children_of(child)
+    child = start(config, Trouble(seconds=1000))
+    wait_until(lambda: (config.folder / "events.jsonl").exists() and len(children_of(child.pid)) == 2)
+    helpers = children_of(child.pid)
     time.sleep(0.2)
-    os.killpg(child, signal.SIGINT)
+    os.killpg(child.pid, signal.SIGINT)
     time.sleep(0.2)
-    assert os.waitpid(child, os.WNOHANG) == (0, 0)  # it finishes its step
-    os.killpg(child, signal.SIGINT)
-    assert status_of(child, seconds=10) == 1
-    assert printed(config).rstrip().endswith("KeyboardInterrupt")
+    assert child.running  # it finishes its step
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(10) == 1
+    assert child.output.rstrip().endswith("KeyboardInterrupt")
     assert all(map(is_gone, helpers))
     assert RunFolder.open(config.folder).steps() == []
 
 
-def test_error_in_a_worker_ends_the_run_and_its_workers(tmp_path, monkeypatch):
-    def broken(data, draw):
-        raise ValueError("a picture is gone")
-
-    monkeypatch.setattr(toy.ToyData, "sample", broken)
-    config = toy_config(tmp_path / "run", "data.workers=2")
-    assert status_of(fork(config), seconds=20) == 1
-    assert "a picture is gone" in printed(config)
+def test_error_in_a_worker_ends_the_run_and_its_workers(tmp_path, start):
+    child = start(toy_config(tmp_path / "run", "data.workers=2"), Trouble(bad_sample=True))
+    assert child.wait(20) == 1
+    assert "a picture is gone" in child.output
 
 
 # ---- several processes ----------------------------------------------------------------------------------------------
@@ -338,11 +313,11 @@ def test_launched_pair_trains_as_one_process_does(tmp_path):
     assert_close(trained(tmp_path / "pair"), trained(whole.folder))
 
 
-def test_pair_trains_as_one_process_does_and_only_the_main_one_writes(tmp_path):
+def test_pair_trains_as_one_process_does_and_only_the_main_one_writes(tmp_path, start_two):
     whole = toy_config(tmp_path / "whole", "data.batch=4")
     train_toy(whole)
     pair = toy_config(tmp_path / "pair", "data.workers=1", "preview.every=10")
-    assert [status_of(child) for child in fork_two(pair)] == [0, 0]
+    assert [child.wait() for child in start_two(pair)] == [0, 0]
     assert_close(trained(pair.folder), trained(whole.folder))
     assert steps_told(pair.folder) == 20
     assert [event["loss"] for event in told(pair.folder, "step")] == pytest.approx(
@@ -353,12 +328,12 @@ def test_pair_trains_as_one_process_does_and_only_the_main_one_writes(tmp_path):
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_trouble_of_one_process_is_met_by_both(tmp_path, process):
+def test_trouble_of_one_process_is_met_by_both(tmp_path, start_two, process):
     """Out of memory, a bad loss and a bad gradient."""
     settings = ("data.batch=4", "data.accumulate=1", "steps=8")
     pair = toy_config(tmp_path / "pair", *settings)
     trouble = {"bad_loss": (3,), "bad_gradient": (5,)}
-    assert [status_of(child) for child in fork_two(pair, Trouble(largest=2, process=process, **trouble))] == [0, 0]
+    assert [child.wait() for child in start_two(pair, Trouble(largest=2, process=process, **trouble))] == [0, 0]
     whole = toy_config(tmp_path / "whole", *settings[1:], "data.batch=8")
     train_toy(whole, Trouble(**trouble))
     assert_close(trained(pair.folder), trained(whole.folder))
@@ -368,25 +343,21 @@ def test_trouble_of_one_process_is_met_by_both(tmp_path, process):
     assert [(skip["step"], len(skip["items"])) for skip in skips] == [(3, 8), (5, 8)]
 
 
-def test_signal_to_one_process_stops_both(tmp_path):
+def test_signal_to_one_process_stops_both(tmp_path, start_two):
     pair = toy_config(tmp_path / "pair")
-    children = fork_two(pair, Trouble(seconds=0.05))
+    children = start_two(pair, Trouble(seconds=0.05))
     wait_until(lambda: steps_told(pair.folder) >= 3)
-    os.kill(children[0], signal.SIGTERM)
-    assert [status_of(child) for child in children] == 2 * [128 + signal.SIGTERM]
+    children[0].kill(signal.SIGTERM)
+    assert [child.wait() for child in children] == 2 * [128 + signal.SIGTERM]
     assert RunFolder.open(pair.folder).latest() == steps_told(pair.folder) < 20
-    assert [printed(pair, rank) for rank in (0, 1)] == ["", ""]
+    assert [child.output for child in children] == ["", ""]
 
 
-def test_full_disk_of_the_main_process_ends_both(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(RunFolder, "save", full)
-    pair = toy_config(tmp_path / "pair")
-    assert [status_of(child) for child in fork_two(pair)] == [1, 1]
-    assert "No space left" in printed(pair, 0)
-    assert printed(pair, 1) == "The main process could not write a checkpoint.\n"
+def test_full_disk_of_the_main_process_ends_both(tmp_path, start_two):
+    children = start_two(toy_config(tmp_path / "pair"), Trouble(full_disk=True, process=0))
+    assert [child.wait() for child in children] == [1, 1]
+    assert "No space left" in children[0].output
+    assert children[1].output == "The main process could not write a checkpoint.\n"
 
 
 # ---- what may change before a resume --------------------------------------------------------------------------------
@@ -414,11 +385,11 @@ def test_other_data_is_refused(begun):
         train_toy(toy_config(folder, *settings), resume=True, digest="other points")
 
 
-def test_other_effective_batch_is_refused(begun):
+def test_other_effective_batch_is_refused(begun, start_two):
     folder, settings = begun
-    config = toy_config(folder, *settings)
-    assert [status_of(child) for child in fork_two(config, resume=True)] == [1, 1]
-    assert "A step had 4 samples (batch x accumulate x devices), now 8." in printed(config, 0)
+    children = start_two(toy_config(folder, *settings), resume=True)
+    assert [child.wait() for child in children] == [1, 1]
+    assert "A step had 4 samples (batch x accumulate x devices), now 8." in children[0].output
 
 
 def test_steps_previews_checkpoints_and_place_may_change(begun, tmp_path):
@@ -544,11 +515,11 @@ def test_missing_tensorboard_is_said_before_anything_is_made(tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
-def test_only_one_process_trains_in_a_folder(tmp_path):
+def test_only_one_process_trains_in_a_folder(tmp_path, start):
     config = toy_config(tmp_path / "run")
-    child = fork(config, Trouble(seconds=0.2))
+    child = start(config, Trouble(seconds=0.2))
     wait_until(lambda: steps_told(config.folder) >= 1)
     with pytest.raises(ValueError, match="in use by pid"):
         train_toy(config, resume=True)
-    os.kill(child, signal.SIGKILL)
-    status_of(child)
+    child.kill()
+    child.wait()
