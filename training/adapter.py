@@ -147,7 +147,10 @@ class Adapter(nn.Module):
         ours, theirs = self.info, checkpoint.info
         unknown = set(theirs.slots) - set(ours.slots)
         same = replace(theirs, slots=ours.slots, rank=ours.rank, alpha=ours.alpha)
-        for name in ("unet", "feature_tap", "null_token", "lora_targets"):
+        bound = ["unet", "feature_tap", "null_token", "lora_targets"]
+        if set(ours.slots) - set(theirs.slots):  # the other kinds must go on being read as they were trained
+            bound += ["garment_tokens", "resolution"]
+        for name in bound:
             if getattr(same, name) != getattr(ours, name):
                 raise ValueError(
                     f"init: the file was trained with {name} = {getattr(theirs, name)!r}, "

@@ -127,14 +127,17 @@ def export(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     out: Annotated[Path, typer.Argument(help="The file to write, for ComfyUI's models/anydressing.")],
     step: Annotated[int | None, typer.Option(help="A checkpoint's step; the newest when left out.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="How the numbers are kept.")] = Dtype.fp16,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="How the numbers are kept: fp16, or what the kinds that were not trained need."),
+    ] = None,
     title: Annotated[str | None, typer.Option(help="What ComfyUI shows as its title.")] = None,
     author: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     """Write the AnyDressing file of a run, which the ComfyUI Loader opens."""
     from .export import export_run
 
-    written = export_run(run, out, step=step, dtype=dtype.value, title=title, author=author)
+    written = export_run(run, out, step=step, dtype=dtype and dtype.value, title=title, author=author)
     size = out.stat().st_size / 2**20
     typer.echo(f"{out}: {', '.join(written.slots)}; {written.steps} steps; {size:.1f} MiB.")
 

@@ -19,6 +19,7 @@ import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PRESETS = Path(__file__).parent / "presets"
+UNTITLED, UNKNOWN = "untitled", "unknown"  # a file that is started from may know better
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -72,8 +73,8 @@ class AdapterSettings(Section):
     null_token: bool = True
     garment_tokens: Literal["all", "foreground"] = "all"
     init: Path | None = None
-    title: str = "untitled"
-    author: str = "unknown"
+    title: str = UNTITLED
+    author: str = UNKNOWN
 
 
 class Losses(Section):

@@ -18,7 +18,7 @@ from .base_model import BaseModel, load_base
 from .base_plan import plan_base
 from .base_tokenizer import load_tokenizer
 from .cache import BaseEncoders, BuildStoppedError, CachedData, Progress, build_cache
-from .config import TrainConfig
+from .config import UNKNOWN, UNTITLED, TrainConfig
 from .dists import Dists, load_dists
 from .dressing_data import DressingBatch, DressingData
 from .dressing_model import DressingModel
@@ -255,6 +255,8 @@ def _start(
             steps=before.steps,
             dataset=_both(before.dataset, info.dataset),
             dataset_licence=_both(before.dataset_licence, info.dataset_licence),
+            title=before.title if info.title == UNTITLED else info.title,
+            author=before.author if info.author == UNKNOWN else info.author,
         )
     adapter = Adapter(info, base.unet)
     if init is not None:

@@ -306,7 +306,10 @@ def test_a_run_goes_on_with_its_own_base_model_alone(commands, make_config, smal
 # ---- a new kind of garment ------------------------------------------------------------------------------------------
 
 
-def test_a_new_kind_of_garment_is_trained_alone(commands, make_config, finished, small_data, tmp_path):
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_a_new_kind_of_garment_is_trained_alone(commands, make_config, smoke, small_data, tmp_path, dtype):
+    finished = tmp_path / "finished.safetensors"
+    assert commands.run("export", smoke[0], finished, "--dtype", dtype, "--title", "Dolls")[0] == 0
     more = "[preview]\nevery = 2\n[optimizer]\naverage = 0.5\n"
     config = make_config(tmp_path / "config.toml", tmp_path / "run", 'licence = "CC-BY-4.0"\n' + more)
     new = ("--slots", "upper,lower,hat", "--init", finished, "--set", "steps=2")
@@ -317,16 +320,25 @@ def test_a_new_kind_of_garment_is_trained_alone(commands, make_config, finished,
     hats = [line for line in lines if line["split"] == "train" and "hat" in [one["slot"] for one in line["garments"]]]
     assert events[0]["items"] == len(hats) == 3
     assert [event["step"] for event in events if event["event"] == "preview"] == [0, 2]
-    assert commands.run("export", tmp_path / "run", tmp_path / "hat.safetensors", "--dtype", "fp32")[0] == 0
+    assert commands.run("export", tmp_path / "run", tmp_path / "hat.safetensors")[0] == 0
     before, after = load_checkpoint(finished), load_checkpoint(tmp_path / "hat.safetensors")
     start = load_checkpoint(tmp_path / "run" / "start.safetensors")
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
     hat = {name for name in after.tensors if name not in before.tensors}
     assert {name.split(".")[1] for name in hat} == {"hat"}
-    assert all(not torch.equal(after.tensors[name], start.tensors[name]) for name in hat if ".up." in name)
+    assert all(not torch.equal(after.tensors[name].float(), start.tensors[name]) for name in hat if ".up." in name)
+    assert after.info.title == "Dolls"
     assert (after.info.slots, after.info.steps) == (("upper", "lower", "hat"), STEPS + 2)
     assert after.info.dataset == before.info.dataset
     assert after.info.dataset_licence == "not stated; then CC-BY-4.0"
+
+
+def test_a_new_kind_keeps_how_the_others_are_read(commands, config, finished):
+    new = ("--slots", "upper,lower,hat", "--init", finished)
+    status, output = commands.run("train", config, *new, "--set", "adapter.garment_tokens='foreground'")
+    assert_refused(status, output, "init: the file was trained with garment_tokens = 'all'")
+    status, output = commands.run("train", config, *new, "--set", "data.resolution=[96, 72]")
+    assert_refused(status, output, "init: the file was trained with resolution = (64, 48)")
 
 
 def test_a_kind_that_nobody_wears_is_refused(commands, config, finished):
