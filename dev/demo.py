@@ -6,8 +6,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -15,17 +13,12 @@ from PIL import Image
 from .client import ComfyClient, Event, Prompt
 from .comfyui import CHECKOUT, ComfyUIMissingError, find_or_fetch
 from .contact_sheet import contact_sheet
-from .random_checkpoint import build_in_subprocess
+from .prompts import garment_pictures, undressed
 from .server import BASE, PACK, ComfyServer, ServerDiedError, has_accelerator, stop_politely
 
 WORKFLOW = "01_two_garments"
-GARMENTS = CHECKOUT / "workflows" / "garments"
 PICTURE = CHECKOUT / "output" / "anydressing_demo.png"
-
-RANDOM = "anydressing_random_"  # checkpoints of this name hold random numbers
-ABSTRACT = (
-    "The weights are random numbers, made on the spot: the pictures are abstract. What works here is the machinery."
-)
+CAPTION = "Dressed by AnyDressing in ComfyUI: the same prompt and seed, with and without the garments."
 
 
 def main() -> int:
@@ -47,32 +40,24 @@ def demo() -> None:
     prompt: Prompt = json.loads((CHECKOUT / "workflows" / "api" / f"{WORKFLOW}.json").read_text(encoding="utf-8"))
     print("[1/4] Starting ComfyUI", flush=True)
     with demo_server() as server:
-        upload_garments(server)
         print("[2/4] Dressing", flush=True)
         dressed = run(server, prompt)
         print("[3/4] The same prompt, undressed", flush=True)
         plain = run(server, undressed(prompt))
     print("[4/4] Putting the pictures side by side", flush=True)
-    garments = [(Path(name).stem, Image.open(GARMENTS / name)) for name in pictures_in(prompt)]
-    sheet = contact_sheet([*garments, ("dressed", dressed), ("undressed", plain)], caption_of(prompt))
+    garments = [(path.stem.replace("_", " "), Image.open(path)) for path in garment_pictures(prompt)]
+    sheet = contact_sheet([*garments, ("dressed", dressed), ("undressed", plain)], CAPTION)
     PICTURE.parent.mkdir(exist_ok=True)
     sheet.save(PICTURE)
-    print(f"\nThe picture is {PICTURE.relative_to(CHECKOUT)}. {notice(prompt)}".rstrip())
+    print(f"\nThe picture is {PICTURE.relative_to(CHECKOUT)}.")
     print(f"To open the same workflow in your browser: make ui ({WORKFLOW}, under Templates -> {PACK})")
 
 
 def demo_server() -> ComfyServer:
-    """Return the demo's server, not yet started: its folders are kept, its models need nobody's download."""
-    comfyui = find_or_fetch()
+    """Return the demo's server, not yet started; its folders are kept."""
     # On a CPU, PyTorch's attention is two to three times as fast as ComfyUI's own choice.
     flags = [] if has_accelerator() else ["--use-pytorch-cross-attention"]
-    return ComfyServer(comfyui, BASE, models=build_in_subprocess(comfyui), flags=flags)
-
-
-def upload_garments(server: ComfyClient) -> None:
-    """Put the example garments where LoadImage finds them."""
-    for picture in sorted(GARMENTS.glob("*.png")):
-        server.upload_image(picture)
+    return ComfyServer(find_or_fetch(), BASE, flags=flags)
 
 
 def run(server: ComfyClient, prompt: Prompt) -> Image.Image:
@@ -94,41 +79,6 @@ class Progress:
             print(f"      {self.prompt[data['node']]['class_type']}", flush=True)
         elif event["type"] == "progress":
             print(f"        {data['value']} of {data['max']}", flush=True)
-
-
-def undressed(prompt: Prompt) -> Prompt:
-    """Return the prompt without AnyDressing Apply: what was fed by it is fed by its model."""
-    models = {key: node["inputs"]["model"] for key, node in prompt.items() if node["class_type"] == "AnyDressingApply"}
-    return {
-        key: {**node, "inputs": {name: rewired(value, models) for name, value in node["inputs"].items()}}
-        for key, node in prompt.items()
-        if key not in models
-    }
-
-
-def rewired(value: Any, models: dict[str, Any]) -> Any:
-    """Return an input with a link to a dropped node replaced by that node's own model."""
-    while isinstance(value, list) and value[0] in models:
-        value = models[value[0]]
-    return value
-
-
-def pictures_in(prompt: Prompt) -> Iterable[str]:
-    """Yield the pictures that a prompt loads."""
-    return (node["inputs"]["image"] for node in prompt.values() if node["class_type"] == "LoadImage")
-
-
-def notice(prompt: Prompt) -> str:
-    """Return what must be said of pictures of random weights; nothing for trained ones."""
-    names = (node["inputs"].get("ckpt_name", "") for node in prompt.values())
-    return ABSTRACT if any(str(name).startswith(RANDOM) for name in names) else ""
-
-
-def caption_of(prompt: Prompt) -> str:
-    """Return the line under the pictures."""
-    return (
-        notice(prompt) or "Dressed by AnyDressing in ComfyUI: the same prompt and seed, with and without the garments."
-    )
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from PIL import Image
 from .client import Prompt
 from .comfyui import CHECKOUT, PINNED, find_or_fetch, version_of
 from .frontend import Frontend, Workflow
+from .prompts import OWN_GARMENTS, garment_pictures
 from .random_checkpoint import build_in_subprocess
 from .server import ComfyServer
 
 WORKFLOWS = CHECKOUT / "workflows"
-GARMENTS = WORKFLOWS / "garments"
 DOWNLOADS = {
     "v1-5-pruned-emaonly-fp16.safetensors": {
         "name": "v1-5-pruned-emaonly-fp16.safetensors",
@@ -47,7 +47,7 @@ def main(names: list[str]) -> int:
         tempfile.TemporaryDirectory() as base,
         ComfyServer(comfyui, Path(base), models=build_in_subprocess(comfyui)) as server,
     ):
-        for picture in sorted(GARMENTS.glob("*.png")):
+        for picture in sorted(OWN_GARMENTS.glob("*.png")):
             server.upload_image(picture)
         with Frontend(server) as frontend:
             failed = [path.stem for path in paths if not export(path, frontend, version_of(comfyui))]
@@ -103,10 +103,10 @@ def with_note(workflow: Workflow, name: str) -> Workflow:
 
 def thumbnail(api: Prompt) -> Image.Image:
     """Return what the template browser shows: the pictures that the workflow loads, side by side."""
-    names = [node["inputs"]["image"] for node in api.values() if node["class_type"] == "LoadImage"]
-    sheet = Image.new("RGB", (288 * len(names), 384), "white")
-    for index, name in enumerate(names):
-        sheet.paste(Image.open(GARMENTS / name).resize((288, 384), Image.Resampling.LANCZOS), (288 * index, 0))
+    pictures = garment_pictures(api)
+    sheet = Image.new("RGB", (288 * len(pictures), 384), "white")
+    for index, path in enumerate(pictures):
+        sheet.paste(Image.open(path).resize((288, 384), Image.Resampling.LANCZOS), (288 * index, 0))
     return sheet
 
 

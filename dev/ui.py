@@ -7,7 +7,8 @@ import sys
 import time
 
 from .comfyui import ComfyUIMissingError
-from .demo import WORKFLOW, demo_server, upload_garments
+from .demo import WORKFLOW, demo_server
+from .prompts import OWN_GARMENTS
 from .server import PACK, ComfyServer, ServerDiedError, stop_politely
 
 
@@ -17,7 +18,8 @@ def main() -> int:
     try:
         print("Starting ComfyUI", flush=True)
         with demo_server() as server:
-            upload_garments(server)
+            for picture in sorted(OWN_GARMENTS.glob("*.png")):
+                server.upload_image(picture)
             print(f"\nOpen {server.url}/?template={WORKFLOW}&source={PACK} in your browser and press Run.")
             print(f"The same workflow is under Templates -> {PACK} -> {WORKFLOW}.")
             print(f"Its log is {server.log}. Ctrl-C stops it.", flush=True)

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import AnyDressingApply
 from .demo_checkpoint import AnyDressingDemoCheckpoint
+from .example_garment import AnyDressingExampleGarment
 from .garment_encode import AnyDressingGarmentEncode
 from .garment_settings import AnyDressingGarmentSettings
 from .loader import AnyDressingLoader, register_model_folder
@@ -17,6 +18,7 @@ NODES: list[type[io.ComfyNode]] = [
     AnyDressingGarmentSettings,
     AnyDressingApply,
     AnyDressingDemoCheckpoint,
+    AnyDressingExampleGarment,
 ]
 
 

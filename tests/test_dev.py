@@ -15,7 +15,7 @@ from comfyui_anydressing.training.cli import VERSION
 
 from dev import comfyui, setup
 from dev.comfyui import ComfyUIMissingError, Release
-from dev.demo import undressed
+from dev.prompts import undressed
 from dev.export_workflows import differences
 
 

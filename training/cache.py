@@ -407,13 +407,25 @@ class _Builder:
                 made[key] = result
         pictures = {key: tensors.pop("picture") for key, tensors in made.items() if "picture" in tensors}
         if pictures:
-            latents = self.encoders.encode_mode(torch.stack(list(pictures.values()))).float().cpu()
+            latents = self._encoded(torch.stack(list(pictures.values())))
             for key, latent in zip(pictures, latents, strict=True):
                 made[key]["latent"] = latent
                 if not latent.isfinite().all():
                     failed[key] = BadPictureError(recipes[key].file, "the autoencoder makes no finite numbers of it")
         self._write({key: tensors for key, tensors in made.items() if key not in failed})
         return failed
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        """The latents of pictures (B, 3, H, W), on the CPU; what does not fit at once is encoded in halves."""
+        try:
+            return self.encoders.encode_mode(pictures).float().cpu()
+        except torch.OutOfMemoryError as error:
+            if len(pictures) == 1:
+                height, width = pictures.shape[-2:]
+                why = f"A single picture of {height} x {width} does not fit beside the base model."
+                remedy = "lower data.resolution, or end what else uses the device's memory."
+                raise refusal("The autoencoder", "ran out of memory", why, remedy) from error
+        return torch.cat([self._encoded(half) for half in pictures.chunk(2)])
 
     def _write(self, made: Mapping[str, Tensors]) -> None:
         for _ in self.pool.map(self.entries.write, made.keys(), made.values()):

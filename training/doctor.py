@@ -15,11 +15,11 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .memory import GIB, Precision, Presets, StepMemory, read_table
+from .memory import GIB, Precision, Presets, StepMemory, best_preset, read_table, smallest_preset
 
 Level = Literal["problem", "note"]
 
@@ -137,24 +137,16 @@ def _choice(facts: Facts, table: Presets) -> tuple[str | None, str, tuple[Findin
         return None, why, (Finding("problem", f"{gpu.name}: {why}, and fp32 does not fit.", remedy),)
     precision: Precision = "bf16" if gpu.bf16 else "fp16"
     needs = {name: by_precision[precision] for name, by_precision in table.items()}
-    fitting = [name for name, need in needs.items() if _fits(name, need, gpu)]
-    if fitting:
-        preset = max(fitting, key=lambda name: needs[name].needed)
+    preset = best_preset(needs, gpu.memory)
+    if preset is not None:
         why = f"it should have {needs[preset].needed:.1f} GiB in {precision}, {gpu.name} has {gpu.memory:.1f}"
         return preset, why, () if gpu.bf16 else (_without_bf16(gpu),)
     return None, *_too_small(gpu, needs)
 
 
-def _fits(name: str, need: StepMemory, gpu: Gpu) -> bool:
-    """Whether a card has enough for a preset, and is not smaller than the kind that the preset is named after."""
-    named = re.fullmatch(r"(\d+)gb", name)
-    made_for = float(named[1]) if named else 0.0
-    return gpu.memory >= max(need.needed, 0.9 * made_for)  # a card sold as 24 GB has 22 to 24 GiB
-
-
 def _too_small(gpu: Gpu, needs: Mapping[str, StepMemory]) -> tuple[str, tuple[Finding, ...]]:
-    smallest = min(needs, key=lambda name: needs[name].needed)
-    need, without = needs[smallest], replace(needs[smallest], texture=0.0)
+    smallest = smallest_preset(needs)
+    need, without = needs[smallest], needs[smallest].without_texture
     why = f"the smallest preset, {smallest}, should have {need.needed:.1f} GiB, {gpu.name} has {gpu.memory:.1f}"
     notes = () if gpu.bf16 else (_without_bf16(gpu),)
     if without.needed <= gpu.memory:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from .cache_entries import content_key
 from .config import Dropout, Losses
 from .dressing_model import Outfits
 from .noise import Draw
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class DressingData:
 
     new_slots: garment kinds that are added to a finished file; only people who wear one are then trained on, and it is
     never the one that is dropped. foreground: only the cells that show a garment take part. origin: fingerprints of the
-    frozen weights, which go into the digest, so that a run never goes on with others.
+    frozen weights, which go into the digest, so that a run never goes on with others. most_bad: of how many people the
+    pictures may be lost while the run goes on, as a share; each reading process counts its own.
     """
 
     def __init__(
@@ -92,9 +96,11 @@ class DressingData:
         foreground: bool = False,
         new_slots: Sequence[str] = (),
         origin: Sequence[str] = (),
+        most_bad: float = 0.05,
     ) -> None:
         self.digest = content_key("dressing", cached.digest, *origin)
         self._cached, self._dropout, self._foreground = cached, dropout, foreground
+        self._most_bad, self._lost = most_bad, set[int]()
         self._eta = losses.eta if losses.texture > 0 else -1
         self._new = frozenset(new_slots)
         worn = [{garment.slot for garment in person.garments} for person in cached.people]
@@ -124,9 +130,21 @@ class DressingData:
             text=self._cached.no_text if without_text else person.text,
             garments=garments,
             edges=person.edges if self._eta >= 0 else None,
-            picture=self._cached.picture(item) if timestep <= self._eta else None,
+            picture=self._picture(item) if timestep <= self._eta else None,
             draw=draw,
         )
+
+    def _picture(self, item: int) -> Tensor | None:
+        """The person's picture, None when it cannot be read any more: it is named once, and too many end the run."""
+        try:
+            return self._cached.picture(item)
+        except ValueError as error:
+            if item not in self._lost:
+                self._lost.add(item)
+                logger.warning("%s goes on without texture losses. %s", self._cached.ids[item], error)
+            if len(self._lost) > self._most_bad * len(self._cached):
+                raise
+            return None
 
     def _dropped(self, garments: tuple[CachedGarment, ...], draw: Draw) -> tuple[CachedGarment, ...]:
         """All garments, or all but one (D9); never none."""

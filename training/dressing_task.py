@@ -23,7 +23,7 @@ from .dists import Dists, load_dists
 from .dressing_data import DressingBatch, DressingData
 from .dressing_model import DressingModel
 from .export import START
-from .loop import Terms
+from .loop import Terms, Watch
 from .losses import (
     LossReading,
     LossWeights,
@@ -38,7 +38,7 @@ from .losses import (
 )
 from .manifest import Item, Manifest, read_manifest
 from .previews import Sitter, draw_sheet, sample_rows, save_sheet
-from .runs import Workplace
+from .runs import Workplace, frozen_dtype
 from .sampling import Garment, SamplingSettings, as_pixels
 
 
@@ -138,6 +138,8 @@ class DressingTask:
         def texture(latent: Tensor, row: int) -> Tensor:
             only = slice(row, row + 1)
             image = self._base.decode(latent)
+            if row not in batch.pictures:  # it was lost on the way, which its sample has said
+                return 0 * latent.sum()
             truth = batch.pictures[row][None]
             return texture_of_rows(
                 image, truth, batch.masks[only], edges[only], dists, self._reading, present=batch.present[only]
@@ -145,14 +147,27 @@ class DressingTask:
 
         return texture
 
-    def preview(self, step: int) -> None:
+    def preview(self, step: int, watch: Watch) -> None:
         """A sheet of the same few people at every preview."""
         if not self._sitters:
             return
         settings = sampling_settings(self._config)
-        size = self._config.data.resolution
+        total, done = settings.steps * sum(len(sitter.outfits) for sitter in self._sitters), 0
+
+        def progress(pictures: int) -> None:
+            nonlocal done
+            done += pictures
+            watch(done, total)
+
         rows = sample_rows(
-            self.module, self._base, self._sitters, self._no_text, settings, seed=self._config.preview.seed, size=size
+            self.module,
+            self._base,
+            self._sitters,
+            self._no_text,
+            settings,
+            seed=self._config.preview.seed,
+            size=self._config.data.resolution,
+            progress=progress,
         )
         note = f"DDIM {settings.steps}, guidance {settings.guidance:g}, strength {settings.strength:g}"
         save_sheet(self._folder, step, draw_sheet(f"{self._config.adapter.title}, step {step}", note, rows))
@@ -190,7 +205,15 @@ def make_dressing_task(config: TrainConfig, place: Workplace) -> DressingTask:
         cached, shown = _caches(config, base, manifest, new_slots, place)
     foreground = config.adapter.garment_tokens == "foreground"
     origin = [base.sha256] if init is None else [base.sha256, init.identity]
-    data = DressingData(cached, config.dropout, losses, foreground=foreground, new_slots=new_slots, origin=origin)
+    data = DressingData(
+        cached,
+        config.dropout,
+        losses,
+        foreground=foreground,
+        new_slots=new_slots,
+        origin=origin,
+        most_bad=config.data.most_bad_items,
+    )
     sitters = _sitters(shown, base, config.preview.people, new_slots, foreground) if config.preview.every else []
     return DressingTask(config, base, model, data, dists, sitters, cached.no_text, folder)
 
@@ -233,7 +256,8 @@ def sampling_settings(config: TrainConfig) -> SamplingSettings:
 def cache_for(config: TrainConfig, progress: Progress, stop: Callable[[], bool]) -> CachedData:
     """Build the caches of a run beforehand and return the one that is trained on."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = load_base(config.base.checkpoint, device=device, dtype=torch.float32, tokenizer=config.base.tokenizer)
+    dtype = frozen_dtype(config)  # latents of another precision are other latents
+    base = load_base(config.base.checkpoint, device=device, dtype=dtype, tokenizer=config.base.tokenizer)
     manifest = read_manifest(config.data.manifest)
     return _cached(config, base, manifest, "train", progress, stop)
 
@@ -285,7 +309,11 @@ def _caches(
         sitting = Manifest(manifest.folder, held_out[: config.preview.people], manifest.digest)
         if not (sitting.items and config.preview.every):
             return cached, cached
-        return cached, _cached(config, base, sitting, "held_out", *watched, most_bad=1.0)
+        try:
+            return cached, _cached(config, base, sitting, "held_out", *watched, most_bad=1.0)
+        except ValueError as error:  # no preview is worth a run
+            place.display.say(f"Nobody who is held out can sit for the previews; others do. {error}")
+            return cached, cached
     except BuildStoppedError as stopped:
         place.display.say(f"{stopped} What is built is kept. Go on with --resume.")
         raise SystemExit(place.wish.exit_status) from stopped

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -27,6 +27,7 @@ from ..anydressing_core.safetensors_header import refusal
 from .config import RunConfig
 from .events import Display, Report
 from .interrupts import Interrupts
+from .memory import GIB, read_table, what_fits
 from .noise import Draw, draws_of_step, micro_batches
 from .run_folder import Keep, RunFolder
 
@@ -40,6 +41,10 @@ class Terms:
 
     total: Tensor
     parts: Mapping[str, float | Tensor] = field(default_factory=dict)
+
+
+Watch = Callable[[int, int], None]
+"""Told how many of how many steps of sampling are done."""
 
 
 class Task(Protocol):
@@ -57,8 +62,11 @@ class Task(Protocol):
         """The loss of a batch on its device, without chance of its own. measure: also read what is too dear for every step."""
         ...
 
-    def preview(self, step: int) -> None:
-        """Write sample pictures; whatever it raises is noted, and training goes on."""
+    def preview(self, step: int, watch: Watch) -> None:
+        """Write sample pictures. watch: told how far it is; what it raises ends the preview and must come through.
+
+        Whatever else is raised is noted, and training goes on.
+        """
         ...
 
 
@@ -89,6 +97,20 @@ class Outcome:
 
     step: int
     interrupted: signal.Signals | None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What became of a process's part of a step. sums: of its readings. failure: why its samples could not be read."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    oom: bool = False
+    broken: bool = False
+    failure: ValueError | None = None
+
+
+class _PreviewStoppedError(Exception):
+    """Somebody wants the run to stop, so its preview does."""
 
 
 class Trainer:
@@ -130,6 +152,7 @@ class Trainer:
         when memory does not suffice or when the loss stays broken, OSError when a checkpoint cannot be written.
         """
         folder = self.run.path if self.accelerator.is_main_process else None
+        self._wish = wish
         with closing(Report(folder, self.display, curves=self.config.tensorboard)) as self._report:
             self._resume()
             self._report.event("start", step=self.step, samples_a_step=self.samples_a_step, items=len(self.task.data))
@@ -138,7 +161,7 @@ class Trainer:
                 self._preview()
             stopped = self._agree(bool(wish))[0]
             while self.step < self.config.steps and not stopped:
-                stopped = self._train_on(wish)
+                stopped = self._train_on()
             self._save()
             by = (wish.received or signal.SIGTERM) if self.step < self.config.steps else None
             self._report.event("stop", step=self.step, signal=by and by.name)
@@ -146,17 +169,19 @@ class Trainer:
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 
-    def _train_on(self, wish: Interrupts) -> bool:
+    def _train_on(self) -> bool:
         """Train with micro-batches of one size. Returns whether a signal ended it; False at the end and after OOM."""
         with self._batches() as batches:
             while self.step < self.config.steps:
                 began = time.perf_counter()
-                oom, broken, sums = self._accumulate(islice(batches, self._batches_a_step))
-                oom, broken, stop = self._agree(oom, broken, bool(wish))
+                part = self._accumulate(islice(batches, self._batches_a_step))
+                failed, oom, broken, stop = self._agree(bool(part.failure), part.oom, part.broken, bool(self._wish))
+                if failed:
+                    self._give_up(part.failure)
                 if oom:
                     self._halve()
                     return stop
-                readings = self._apply(broken, sums)
+                readings = self._apply(broken, part.sums)
                 self.step += 1
                 if readings is not None:
                     self._tell(readings, time.perf_counter() - began)
@@ -166,14 +191,18 @@ class Trainer:
                     self._save()
                 if self.config.preview.every and self.step % self.config.preview.every == 0:
                     self._preview()
+                    if self._agree(bool(self._wish))[0]:
+                        return True
         return False
 
-    def _accumulate(self, batches: Iterator[tuple[int, Any]]) -> tuple[bool, bool, dict[str, Tensor]]:
-        """Run this process's part of a step backwards: (out of memory, not a number, sums of the readings)."""
+    def _accumulate(self, batches: Iterator[tuple[int, Any]]) -> _Part:
+        """Run this process's part of a step backwards."""
         self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         broken, measure = False, self.step % self.MEASURE_EVERY == 0
         for samples, batch in batches:
+            if isinstance(batch, ValueError):
+                return _Part(failure=batch)
             if broken:
                 continue  # the rest of the step is passed over, not left for the next one
             try:
@@ -187,8 +216,15 @@ class Trainer:
                     value = torch.as_tensor(value, dtype=torch.float32, device=self.accelerator.device).detach()
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
             except torch.OutOfMemoryError:
-                return True, False, {}
-        return False, broken, sums
+                return _Part(oom=True)
+        return _Part(sums, broken=broken)
+
+    def _give_up(self, failure: ValueError | None) -> NoReturn:
+        """End a run whose samples cannot be read any more, with all that it has learned so far."""
+        if self.step:
+            self._save()
+        self._report.event("stop", step=self.step, reason=str(failure))
+        raise failure or ValueError("Another process could not read its samples; it says which and why.")
 
     def _apply(self, broken: bool, sums: dict[str, Tensor]) -> dict[str, float] | None:
         """Take the step, unless the loss or its gradient is not a number: that is found before anything changes."""
@@ -267,11 +303,18 @@ class Trainer:
         if self.micro == 1 or self.micro < self.config.data.batch:
             halved = "" if self.micro == self.config.data.batch else ", and it was halved before"
             why = f"A batch of {self.micro} does not fit{halved}."
-            remedy = 'start from preset = "12gb" (batch 1, memory.checkpointing), or lower data.resolution.'
-            raise refusal("Training", f"ran out of memory at step {self.step}", why, remedy)
+            raise refusal("Training", f"ran out of memory at step {self.step}", why, self._smaller())
         self.micro = math.ceil(self.micro / 2)
         self._report.event("out of memory", step=self.step, micro_batch=self.micro)
         self.display.say(f"Out of memory: going on with {self.micro} samples at once. The result stays the same.")
+
+    def _smaller(self) -> str:
+        """What to do when halving did not help."""
+        device = self.accelerator.device
+        if device.type != "cuda":
+            return "lower data.resolution, or end what else uses the memory."
+        precision = "fp16" if self.accelerator.mixed_precision == "fp16" else "bf16"
+        return what_fits(read_table(), precision, torch.cuda.get_device_properties(device).total_memory / GIB)
 
     # ---- samples ----------------------------------------------------------------------------------------------------
 
@@ -421,13 +464,22 @@ class Trainer:
     def _preview(self) -> None:
         if self.config.preview.every and self.accelerator.is_main_process:
             try:
+                self._watch(0, 1)
                 with self.averaged(), torch.no_grad(), self.accelerator.autocast():
-                    self.task.preview(self.step)
+                    self.task.preview(self.step, self._watch)
                 self._report.event("preview", step=self.step)
+            except _PreviewStoppedError:
+                self._report.event("preview stopped", step=self.step)
             except Exception as error:  # a picture is never worth a run
                 self._report.event("preview failed", step=self.step, reason=repr(error))
                 self.display.say(f"The preview of step {self.step} failed: {error}. Training goes on.")
         self.accelerator.wait_for_everyone()
+
+    def _watch(self, done: int, total: int) -> None:
+        if self._wish:
+            raise _PreviewStoppedError
+        if done:
+            self.display.work("preview", done, total)
 
     def _tell(self, readings: dict[str, float], seconds: float) -> None:
         readings |= {"samples/s": self.samples_a_step / seconds, "s/step": seconds}
@@ -443,7 +495,10 @@ class _MicroBatches(Dataset[Any]):
         self._data = data
 
     def __getitem__(self, draws: Any) -> tuple[int, Any]:
-        return len(draws), self._data.collate([self._data.sample(draw) for draw in draws])
+        try:
+            return len(draws), self._data.collate([self._data.sample(draw) for draw in draws])
+        except ValueError as error:  # handed over as it is: the main process saves before it raises it
+            return len(draws), error
 
 
 def _unchanged(batch: Any) -> Any:

@@ -9,7 +9,9 @@ can read the table where the training packages are missing.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +51,11 @@ class StepMemory:
         return self.frozen + self.trained + self.held + max(self.working, self.texture)
 
     @property
+    def without_texture(self) -> StepMemory:
+        """The same step with losses.texture = 0."""
+        return replace(self, texture=0.0)
+
+    @property
     def needed(self) -> float:
         """The memory of a card on which the step should fit: the peak times `MARGIN`."""
         return self.peak * MARGIN
@@ -74,3 +81,43 @@ def write_table(presets: Presets, made_with: str, path: Path = TABLE) -> None:
     parts = {name: {each: asdict(memory) for each, memory in known.items()} for name, known in presets.items()}
     content = {"unit": "GiB", "made_with": made_with, "presets": parts}
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def best_preset(needs: Mapping[str, StepMemory], gib: float) -> str | None:
+    """The largest preset that fits into so much memory, None when even the smallest does not.
+
+    One that is named after a kind of card, such as `24gb`, is not for smaller kinds; the smallest is for any it fits.
+    """
+    fitting = [name for name, need in needs.items() if need.needed <= gib]
+    made_for = [name for name in fitting if name == smallest_preset(needs) or _made_for(name) * 0.9 <= gib]
+    return max(made_for, key=lambda name: needs[name].needed, default=None)
+
+
+def smallest_preset(needs: Mapping[str, StepMemory]) -> str:
+    """The preset that needs least."""
+    return min(needs, key=lambda name: needs[name].needed)
+
+
+def what_fits(presets: Presets, precision: Precision, gib: float) -> str:
+    """What to do, in words, when a run for SD1.5 did not fit into so much memory."""
+    needs = {name: by_precision[precision] for name, by_precision in presets.items()}
+    best = best_preset(needs, gib)
+    if best is not None:
+        return (
+            f'start from preset = "{best}", which should have {needs[best].needed:.1f} of the {gib:.1f} GiB here. '
+            "If this run is no larger, end what else uses the card, set losses.texture = 0, or lower data.resolution."
+        )
+    smallest = smallest_preset(needs)
+    without = needs[smallest].without_texture.needed
+    if without <= gib:
+        return (
+            f'start from preset = "{smallest}" with losses.texture = 0, which should have {without:.1f} of the '
+            f"{gib:.1f} GiB here, or lower data.resolution."
+        )
+    return f"use a card with more than {gib:.1f} GiB, or lower data.resolution."
+
+
+def _made_for(name: str) -> float:
+    """GiB of the cards after which a preset is named, 0 for another name; one sold as 24 GB has 22 to 24 GiB."""
+    named = re.fullmatch(r"(\d+)gb", name)
+    return float(named[1]) if named else 0.0

@@ -42,6 +42,12 @@ class Sitter:
     flat_lays: Sequence[Pixels]
     truth: Pixels | None = None
 
+    @property
+    def outfits(self) -> list[Sequence[Garment]]:
+        """What is worn in this sitter's pictures: nothing, each garment alone if there are several, all of them."""
+        singles = [[garment] for garment in self.garments] if len(self.garments) > 1 else []
+        return [[], *singles, self.garments]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -70,10 +76,7 @@ def sample_rows(
     progress: Progress | None = None,
 ) -> list[Row]:
     """Sample every sitter without garments, in each alone and in all; the arguments are those of `sample_people`."""
-    people: list[Person] = []
-    for sitter in sitters:
-        singles = [[garment] for garment in sitter.garments] if len(sitter.garments) > 1 else []
-        people += [Person(sitter.name, sitter.text, worn) for worn in ([], *singles, sitter.garments)]
+    people = [Person(sitter.name, sitter.text, worn) for sitter in sitters for worn in sitter.outfits]
     sampled = iter(
         sample_people(model, base, people, no_text, settings, seed=seed, size=size, batch=batch, progress=progress)
     )

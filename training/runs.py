@@ -37,7 +37,15 @@ class Workplace:
     @property
     def frozen_dtype(self) -> torch.dtype:
         """In what frozen weights are kept; trained ones are always fp32."""
-        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision, torch.float32)
+        return _FROZEN[self.accelerator.mixed_precision]
+
+
+_FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def frozen_dtype(config: RunConfig) -> torch.dtype:
+    """In what a run of this configuration keeps frozen weights on this machine."""
+    return _FROZEN[_precision(config)]
 
 
 MakeTask = Callable[[Config, Workplace], Task]

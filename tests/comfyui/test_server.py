@@ -35,7 +35,10 @@ def server(request, tmp_path_factory, random_models, comfyui_path, root):
 
 @pytest.fixture(scope="module")
 def shipped(root):
-    return json.loads((root / "workflows" / "api" / "01_two_garments.json").read_text(encoding="utf-8"))
+    """The artist's first workflow, on our random checkpoint."""
+    prompt = json.loads((root / "workflows" / "api" / "10_sd15_two_garments.json").read_text(encoding="utf-8"))
+    prompt[CHECKPOINT]["inputs"]["ckpt_name"] = "anydressing_random_sd15.safetensors"
+    return prompt
 
 
 @pytest.fixture
@@ -103,6 +106,7 @@ PROMISES = {
     ),
     "AnyDressingApply": (["model", "garments", "strength", "start_percent", "end_percent"], ["MODEL"]),
     "AnyDressingDemoCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
+    "AnyDressingExampleGarment": (["garment"], ["IMAGE"]),
 }
 """Node ids, input names in their order, output types: for ever."""
 

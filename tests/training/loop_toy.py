@@ -39,7 +39,8 @@ class Trouble:
     """What goes wrong, and in which process (None: in all). Steps count from 0.
 
     largest: more samples at once are out of memory. seconds: what a micro-batch takes. bad_loss, bad_gradient: steps.
-    full_disk: no checkpoint can be written.
+    bad_sample: the first step whose samples cannot be read. preview_steps: of 0.05 s each. full_disk: no checkpoint can be
+    written.
     """
 
     largest: int = 1000
@@ -47,7 +48,8 @@ class Trouble:
     bad_loss: tuple[int, ...] = ()
     bad_gradient: tuple[int, ...] = ()
     bad_preview: bool = False
-    bad_sample: bool = False
+    bad_sample: int | None = None
+    preview_steps: int = 1
     full_disk: bool = False
     process: int | None = None
 
@@ -55,7 +57,7 @@ class Trouble:
 class ToyData:
     """Points on a plane, moved and sometimes dropped by chance."""
 
-    def __init__(self, digest, broken=False):
+    def __init__(self, digest, broken=None):
         self.digest, self._broken = digest, broken
         self._points = torch.randn(ITEMS, 6, generator=torch.Generator().manual_seed(5))
 
@@ -66,7 +68,7 @@ class ToyData:
         return f"person {item}"
 
     def sample(self, draw):
-        if self._broken:
+        if self._broken is not None and draw.step >= self._broken:
             raise ValueError("a picture is gone")
         point = self._points[draw.item] + 0.1 * draw.normal((6,), "noise")
         dropped = draw.uniform("dropped") < 0.3
@@ -105,7 +107,10 @@ class Toy:
         parts = {"square": loss.detach()} | ({"gradient of square": 1.0} if measure else {})
         return Terms(loss, parts)
 
-    def preview(self, step):
+    def preview(self, step, watch):
+        for done in range(self.trouble.preview_steps):
+            watch(done, self.trouble.preview_steps)
+            time.sleep(0.05)
         self.previews.append((step, float(self.module[0].weight.detach()[0, 0])))
         torch.rand(3)
         if self.trouble.bad_preview:

@@ -341,6 +341,31 @@ def test_a_moved_data_folder_finds_its_cache(data):
     assert data.build().digest == before
 
 
+class SmallDevice(FakeEncoders):
+    """Its memory holds so many pictures."""
+
+    def __init__(self, holds):
+        super().__init__()
+        self.holds = holds
+
+    def encode_mode(self, images):
+        if len(images) > self.holds:
+            raise torch.OutOfMemoryError("full")
+        return super().encode_mode(images)
+
+
+def test_a_small_device_encodes_fewer_pictures_at_once(data):
+    small = SmallDevice(2)
+    cached = data.build(small, batch=9)
+    assert small.pictures == 9
+    assert torch.equal(cached.latent(1), FakeEncoders().encode_mode(cached.picture(1)[None])[0])
+
+
+def test_a_device_that_holds_no_picture_is_told_in_words(data):
+    with pytest.raises(ValueError, match=rf"ran out of memory\.\nA single picture of {H} x {W} .*\nWhat to do: lower"):
+        data.build(SmallDevice(0))
+
+
 # --- stops, kills and damage -----------------------------------------------------------------------------------------
 
 

@@ -207,12 +207,12 @@ def test_halving_is_told_and_kept_through_a_resume(tmp_path):
     assert state(tmp_path / "run")["micro_batch"] == 4
     _, task = train_toy(toy_config(tmp_path / "run", *WHOLE, plain, "steps=10"), trouble, resume=True)
     assert set(task.seen) == {4}
-    with pytest.raises(ValueError, match=r'step 10\.\nA batch of 4 .* halved before\.\nWhat to do: .*preset = "12gb"'):
+    with pytest.raises(ValueError, match=r'step 10\.\nA batch of 4 .* halved before\.\nWhat to do: lower data\.res'):
         train_toy(toy_config(tmp_path / "run", *WHOLE, plain, "steps=15"), Trouble(largest=3), resume=True)
 
 
 def test_one_sample_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r'A batch of 1 does not fit\.\nWhat to do: .*preset = "12gb"'):
+    with pytest.raises(ValueError, match=r'A batch of 1 does not fit\.\nWhat to do: lower data\.res'):
         train_toy(toy_config(tmp_path / "run", "data.batch=1"), Trouble(largest=0))
 
 
@@ -292,10 +292,28 @@ def test_second_signal_stops_at_once(tmp_path, start):
     assert RunFolder.open(config.folder).steps() == []
 
 
-def test_error_in_a_worker_ends_the_run_and_its_workers(tmp_path, start):
-    child = start(toy_config(tmp_path / "run", "data.workers=2"), Trouble(bad_sample=True))
-    assert child.wait(20) == 1
-    assert "a picture is gone" in child.output
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_that_cannot_be_read_end_the_run_with_all_it_learned(tmp_path, start, unbroken, workers):
+    config = toy_config(tmp_path / "run", f"data.workers={workers}", "checkpoints.every=1000")
+    child = start(config, Trouble(bad_sample=7))
+    assert child.wait(30) == 1
+    assert child.output == "a picture is gone\n"
+    assert RunFolder.open(config.folder).latest() == 7
+    train_toy(config, resume=True)
+    assert same(trained(config.folder), unbroken)
+
+
+def test_signal_ends_a_preview_and_trains_no_further(tmp_path, start):
+    config = toy_config(tmp_path / "run", "preview.every=5")
+    child = start(config, Trouble(preview_steps=40))
+    wait_until(lambda: steps_told(config.folder) >= 5)
+    time.sleep(0.3)
+    began = time.monotonic()
+    child.kill(signal.SIGTERM)
+    assert child.wait() == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 1.5  # the preview takes 2 s
+    assert RunFolder.open(config.folder).latest() == 5
+    assert [event["step"] for event in told(config.folder, "preview stopped")] == [5]
 
 
 # ---- several processes ----------------------------------------------------------------------------------------------
@@ -351,6 +369,15 @@ def test_signal_to_one_process_stops_both(tmp_path, start_two):
     assert [child.wait() for child in children] == 2 * [128 + signal.SIGTERM]
     assert RunFolder.open(pair.folder).latest() == steps_told(pair.folder) < 20
     assert [child.output for child in children] == ["", ""]
+
+
+def test_samples_that_one_process_cannot_read_end_both(tmp_path, start_two):
+    pair = toy_config(tmp_path / "pair")
+    children = start_two(pair, Trouble(bad_sample=3, process=1))
+    assert [child.wait() for child in children] == [1, 1]
+    assert children[0].output == "Another process could not read its samples; it says which and why.\n"
+    assert children[1].output == "a picture is gone\n"
+    assert RunFolder.open(pair.folder).latest() == 3
 
 
 def test_full_disk_of_the_main_process_ends_both(tmp_path, start_two):

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import torch
 from comfyui_anydressing.training.config import preset_names
-from comfyui_anydressing.training.memory import GIB, MARGIN, StepMemory, read_table, write_table
+from comfyui_anydressing.training.memory import GIB, MARGIN, StepMemory, read_table, what_fits, write_table
 from comfyui_anydressing.training.rehearsal import (
     LiveMemory,
     Rehearsal,
@@ -148,3 +148,17 @@ def test_sd15_has_its_known_size():
 
 def test_one_person_with_texture_losses_fits_into_ten_gigabytes():
     assert read_table()["12gb"]["bf16"].peak * GIB <= 10e9
+
+
+@pytest.mark.parametrize(
+    ("gib", "words"),
+    [
+        (79.1, 'start from preset = "paper-8xA100", which should have '),
+        (23.6, 'start from preset = "24gb", which should have '),
+        (11.8, 'start from preset = "12gb", which should have '),
+        (7.0, 'start from preset = "12gb" with losses.texture = 0, which should have '),
+        (2.0, "use a card with more than 2.0 GiB"),
+    ],
+)
+def test_a_run_that_did_not_fit_hears_which_preset_does(gib, words):
+    assert what_fits(read_table(), "bf16", gib).startswith(words)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,3 +302,23 @@ def test_a_contact_sheet_shows_everybody():
     sheet = paper_doll.contact_sheet([sample(seed, size=SMALL, hats=seed) for seed in range(2)], columns=2)
     assert sheet.dtype == np.uint8
     assert sheet.shape == (128 + 8, 2 * (96 + 32 + 8), 3)
+
+
+WARDROBE = Path(__file__).parents[2] / "demo" / "garments"
+
+
+def shipped_garments():
+    table = re.findall(r"^\| (\w+) \| held_out-(\d{7}) \|$", (WARDROBE / "README.md").read_text(), re.MULTILINE)
+    return [(name, int(seed)) for name, seed in table]
+
+
+def test_every_shipped_garment_is_in_the_table():
+    assert sorted(path.stem for path in WARDROBE.glob("*.png")) == sorted(name for name, _ in shipped_garments())
+
+
+@pytest.mark.parametrize(("name", "seed"), shipped_garments())
+def test_shipped_garment_is_what_the_renderer_paints(name, seed):
+    painted = sample(seed, "held_out", (512, 384)).garments[name.partition("_")[0]].flat_lay
+    with Image.open(WARDROBE / f"{name}.png") as picture:
+        difference = np.abs(np.array(picture, np.int16) - painted)
+    assert difference.max() <= 2  # other processors round elsewhere

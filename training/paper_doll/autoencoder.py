@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..loop import Terms
+from ..loop import Terms, Watch
 from ..noise import Draw
 from .config import PaperDollConfig
 from .manifest import write_picture
@@ -146,7 +146,7 @@ class AutoencoderTask:
         psnr = -10 * torch.log10(error.detach().square().mean())
         return Terms(total, {"psnr": psnr, "spread": latents.detach().std(), **parts})
 
-    def preview(self, step: int) -> None:
+    def preview(self, step: int, watch: Watch) -> None:
         """Pictures above, what comes back below."""
         columns: list[Tensor] = []
         for picture in self._shown:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..base_model import BaseModel
 from ..cache import CachedData
-from ..loop import Terms
+from ..loop import Terms, Watch
 from ..noise import Draw
 from ..previews import save_sheet
 from ..sampling import SamplingSettings, as_pixels, initial_noise, sample_latents
@@ -76,11 +77,11 @@ class BaseTask:
         weight = (self._config.snr_gamma * (1 - alpha) / alpha).clamp(max=1)
         return Terms((weight * each).mean(), {"mse": each.mean()})
 
-    def preview(self, step: int) -> None:
+    def preview(self, step: int, watch: Watch) -> None:
         """A sheet of PROMPTS, at fixed seeds."""
         unet = self._base.unet.eval()
         try:
-            pictures = self.sampled(PROMPTS)
+            pictures = self.sampled(PROMPTS, watch)
         finally:
             unet.train()
         width, height = pictures[0].size
@@ -90,8 +91,9 @@ class BaseTask:
             sheet.paste(picture, (place % columns * width, place // columns * height))
         save_sheet(self._folder, step, sheet)
 
-    def sampled(self, prompts: tuple[str, ...]) -> list[Image.Image]:
+    def sampled(self, prompts: tuple[str, ...], watch: Watch = lambda done, total: None) -> list[Image.Image]:
         """A picture of every prompt."""
+        taken = count(1)
         height, width = (side // 8 for side in self._config.data.resolution)
         preview = self._config.preview
         noise = torch.stack([initial_noise(preview.seed, prompt, height, width) for prompt in prompts])
@@ -99,7 +101,14 @@ class BaseTask:
         settings = SamplingSettings(preview.steps, preview.guidance)
         device = self._base.unet.device
         sampled = sample_latents(
-            self._base.unet, self._base.schedule, texts[:-1], texts[-1], noise.to(device), None, settings
+            self._base.unet,
+            self._base.schedule,
+            texts[:-1],
+            texts[-1],
+            noise.to(device),
+            None,
+            settings,
+            lambda pictures: watch(next(taken), preview.steps),
         )
         return [Image.fromarray(as_pixels(image)) for image in self._base.decode(sampled.latents)]
 

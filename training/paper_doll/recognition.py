@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..loop import Terms
+from ..loop import Terms, Watch
 from ..manifest import Item, Manifest
 from ..noise import Draw
 from .config import PaperDollConfig
@@ -95,7 +95,7 @@ class RecognitionTask:
         right = {name: all_right / max(of, 1) for name, (all_right, of) in right_answers(logits, truth).items()}
         return Terms(torch.stack(list(losses.values())).sum(), right)
 
-    def preview(self, step: int) -> None:
+    def preview(self, step: int, watch: Watch) -> None:
         """There is nothing to look at."""
 
 

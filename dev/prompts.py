@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be read from a prompt and done to it, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .client import Prompt
+from .comfyui import CHECKOUT
+
+OWN_GARMENTS = CHECKOUT / "workflows" / "garments"  # for LoadImage
+DOLLS_GARMENTS = CHECKOUT / "demo" / "garments"  # for AnyDressing Example Garment
+
+
+def garment_pictures(prompt: Prompt) -> list[Path]:
+    """Return the shipped pictures that a prompt loads, in the order of its nodes."""
+    paths: list[Path] = []
+    for node in prompt.values():
+        if node["class_type"] == "LoadImage":
+            paths.append(OWN_GARMENTS / node["inputs"]["image"])
+        elif node["class_type"] == "AnyDressingExampleGarment":
+            paths.append(DOLLS_GARMENTS / f"{node['inputs']['garment']}.png")
+    return paths
+
+
+def undressed(prompt: Prompt) -> Prompt:
+    """Return the prompt without AnyDressing Apply: what was fed by it is fed by its model."""
+    models = {key: node["inputs"]["model"] for key, node in prompt.items() if node["class_type"] == "AnyDressingApply"}
+    return {
+        key: {**node, "inputs": {name: _rewired(value, models) for name, value in node["inputs"].items()}}
+        for key, node in prompt.items()
+        if key not in models
+    }
+
+
+def _rewired(value: Any, models: dict[str, Any]) -> Any:
+    """Return an input with a link to a dropped node replaced by that node's own model."""
+    while isinstance(value, list) and value[0] in models:
+        value = models[value[0]]
+    return value

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""AnyDressing Example Garment: garment pictures that come with the pack, so that the first workflows find theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image
+
+from .errors import problem
+from .types import CATEGORY, SEARCH_ALIASES
+
+FOLDER = Path(__file__).parents[1] / "demo" / "garments"
+
+
+class AnyDressingExampleGarment(io.ComfyNode):
+    """Load one of the garments that come with the pack."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnyDressingExampleGarment",
+            display_name="AnyDressing Example Garment",
+            category=f"{CATEGORY}/demo",
+            description="A garment of the paper doll's wardrobe, for the demo checkpoint. For your own garments use "
+            "Load Image.",
+            search_aliases=[*SEARCH_ALIASES, "paper doll"],
+            inputs=[
+                io.Combo.Input(
+                    "garment",
+                    options=example_garments(),
+                    tooltip="Which garment; its name begins with the slot that it belongs in.",
+                )
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The garment, laid flat on white.")],
+        )
+
+    @classmethod
+    def execute(cls, garment: str) -> io.NodeOutput:
+        if garment not in example_garments():
+            raise problem(
+                f"garment: {garment!r} does not come with ComfyUI-AnyDressing.",
+                f"The pack has: {', '.join(example_garments()) or 'none, its installation is incomplete'}.",
+                "choose one of these, or use Load Image with a picture of your own.",
+            )
+        with Image.open(FOLDER / f"{garment}.png") as picture:
+            pixels = np.array(picture.convert("RGB"))
+        return io.NodeOutput(torch.from_numpy(pixels)[None].float() / 255)
+
+
+def example_garments() -> list[str]:
+    """The names of the garments that are there."""
+    return sorted(path.stem for path in FOLDER.glob("*.png"))
