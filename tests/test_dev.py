@@ -15,8 +15,8 @@ from comfyui_anydressing.training.cli import VERSION
 
 from dev import comfyui, setup
 from dev.comfyui import ComfyUIMissingError, Release
-from dev.prompts import undressed
 from dev.export_workflows import differences
+from dev.prompts import undressed
 
 
 def make_comfyui(home: Path, version: str = "0.30.0") -> Path:

@@ -63,11 +63,14 @@ class Data(Section):
 
 
 class AdapterSettings(Section):
-    """What is trained, and what the file will say of itself. init: a finished file to start from."""
+    """What is trained, and what the file will say of itself.
+
+    alpha: dW is alpha / rank times what is trained; left out, it is the rank. init: a finished file to start from.
+    """
 
     slots: tuple[Slot, ...] = ("upper", "lower")
     rank: Annotated[int, Field(ge=1, le=4096)] = 64
-    alpha: Annotated[float, Field(gt=0)] = 64.0
+    alpha: Annotated[float, Field(gt=0)] | None = None
     lora_targets: Literal["q,k,v", "q,k,v,out"] = "q,k,v"
     feature_tap: Literal["attn_input", "attn_output"] = "attn_input"
     null_token: bool = True
@@ -76,12 +79,17 @@ class AdapterSettings(Section):
     title: str = UNTITLED
     author: str = UNKNOWN
 
+    @property
+    def scale(self) -> float:
+        """alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
 
 class Losses(Section):
     """Eq. 15. strength: lambda of Eq. 6 in training (D8). localisation: lambda1. texture: lambda2; 0 turns it off. eta: last timestep at which texture acts (Eq. 11).
 
     The reductions are decision D6. feature_network: the file of DISTS' network, needed unless texture is 0.
-    texture_samples: at most so many people a step are decoded, the rest is made up for; None decodes all.
+    texture_samples: at most so many people of a batch are decoded, the rest is made up for; 0 decodes all.
     """
 
     strength: Annotated[float, Field(ge=0)] = 1.0
@@ -91,7 +99,7 @@ class Losses(Section):
     localisation_reduction: Literal["mse", "l2"] = "l2"
     high_frequency_reduction: Literal["mse", "l2"] = "l2"
     perceptual_region: Literal["frame", "bbox"] = "frame"
-    texture_samples: Positive | None = None
+    texture_samples: Annotated[int, Field(ge=0)] = 0
     feature_network: Path | None = None
 
 
@@ -106,13 +114,13 @@ class Optimizer(Section):
     """AdamW at a fixed rate, as the paper; weight decay and clipping are ours.
 
     warmup: steps over which the rate rises. schedule: `cosine` lets it fall to zero at the last step. average: how
-    much of the weights' running average each step keeps (EMA); 0 keeps none.
+    much of the weights' running average each step keeps (EMA); 0 keeps none. clip: the longest gradient; 0 lets any pass.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    clip: Annotated[float, Field(ge=0)] = 1.0
     warmup: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine"] = "constant"
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -138,7 +146,7 @@ class Preview(Section):
     every: Annotated[int, Field(ge=0)] = 500
     people: Positive = 4
     seed: int = 0
-    steps: Positive = 30
+    steps: Annotated[int, Field(gt=0, lt=1000)] = 30
     guidance: Annotated[float, Field(ge=1)] = 6.0
     strength: Annotated[float, Field(ge=0)] = 0.7
 
@@ -199,12 +207,14 @@ RESUMABLE = frozenset(
     {
         *("steps", "folder", "preview", "checkpoints", "policies", "tensorboard"),
         *("data.batch", "data.accumulate", "data.workers", "data.cache"),
+        *("base.checkpoint", "data.manifest", "losses.feature_network"),
         *("memory.checkpointing", "memory.two_phase_texture"),
     }
 )
-"""What may change when a run goes on: nothing here alters a weight by more than rounding, except how long it is trained.
+"""What may change when a run goes on: how long it is trained, and what alters a weight by no more than rounding.
 
-The loop itself refuses another number of samples a step, which batch and accumulate make together.
+Files may lie elsewhere: the data's digest knows them by their content. The loop refuses another number of samples a step,
+which batch and accumulate make together; with losses.texture_samples their shares decide which people are decoded.
 """
 
 

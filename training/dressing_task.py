@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from .base_model import BaseModel, load_base
 from .base_plan import plan_base
 from .base_tokenizer import load_tokenizer
 from .cache import BaseEncoders, BuildStoppedError, CachedData, Progress, build_cache
+from .cache_entries import tensor_digest
 from .config import UNKNOWN, UNTITLED, TrainConfig
 from .dists import Dists, load_dists
 from .dressing_data import DressingBatch, DressingData
@@ -25,6 +26,7 @@ from .dressing_model import DressingModel
 from .export import START
 from .loop import Terms, Watch
 from .losses import (
+    TEXTURE_PARTS,
     LossReading,
     LossWeights,
     drawn_rows,
@@ -40,6 +42,15 @@ from .manifest import Item, Manifest, read_manifest
 from .previews import Sitter, draw_sheet, sample_rows, save_sheet
 from .runs import Workplace, frozen_dtype
 from .sampling import Garment, SamplingSettings, as_pixels
+
+
+@dataclass(frozen=True)
+class _Texture:
+    """L_texture: its term, with the graph; what is shown; and L_perc and L_hf by name, with graphs when measured."""
+
+    term: Tensor
+    values: Mapping[str, Tensor]
+    graphs: Mapping[str, Tensor]
 
 
 class DressingTask:
@@ -86,15 +97,12 @@ class DressingTask:
             reduction=settings.localisation_reduction,
             present=batch.present,
         )
-        texture, value = self._texture(noisy, prediction.noise, batch)
-        total = weighted_sum(ldm, localisation, texture, self._weights)
-        parts: dict[str, float | Tensor] = {"ldm": ldm, "loc": localisation}
-        if self._dists is not None:
-            parts["texture"] = value
+        texture = self._texture(noisy, prediction.noise, batch, measure)
+        total = weighted_sum(ldm, localisation, texture.term, self._weights)
+        parts: dict[str, float | Tensor] = {"ldm": ldm, "loc": localisation, **texture.values}
         if measure:
             terms = {"ldm": ldm, "loc": self._weights.lambda1 * localisation}
-            if self._dists is not None:
-                terms["texture"] = self._weights.lambda2 * torch.as_tensor(texture)
+            terms |= {name: self._weights.lambda2 * part for name, part in texture.graphs.items()}
             probe = self._probe()
             parts |= {f"gradient of {name}": norm for name, norm in gradient_norms(terms, probe).items()}
         return Terms(total, parts)
@@ -106,29 +114,34 @@ class DressingTask:
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         return probe if probe.requires_grad else trained[len(trained) // 2]
 
-    def _texture(self, noisy: Tensor, noise: Tensor, batch: DressingBatch) -> tuple[Tensor | float, Tensor | float]:
-        """L_texture, with its gradient and without."""
-        if self._dists is None or not batch.pictures:
-            return 0.0, 0.0
+    def _texture(self, noisy: Tensor, noise: Tensor, batch: DressingBatch, measure: bool) -> _Texture:
+        if self._dists is None:
+            return _Texture(torch.zeros(()), {}, {})
         settings, alphas = self._config.losses, self._base.schedule.alphas_cumprod
         estimate = one_step_estimate(noisy, noise, alphas.to(noisy.device)[batch.timestep])
-        generator = batch.draw.generator("texture")
+        generator, of_row = batch.draw.generator("texture"), self._texture_of_row(batch)
+        most = settings.texture_samples or None
         if self._config.memory.two_phase_texture:
             term = two_phase_texture(
                 estimate,
                 batch.timestep,
                 settings.eta,
-                self._texture_of_row(batch),
-                max_per_step=settings.texture_samples,
+                of_row,
+                max_per_step=most,
                 generator=generator,
+                separate=measure,
             )
             # The surrogate has the gradient alone; the loss that is shown needs the value, too.
-            return term.surrogate - term.surrogate.detach() + term.loss, term.loss
-        rows, weight = drawn_rows(batch.timestep, settings.eta, settings.texture_samples, generator)
-        of_row = self._texture_of_row(batch)
-        values = torch.stack([of_row(estimate[row : row + 1], row) for row in rows])
-        loss = values.sum() * weight / len(batch.timestep)
-        return loss, loss.detach()
+            loss, parts = term.surrogate - term.surrogate.detach() + term.loss, term.parts
+            graphs = parts if term.part_surrogates is None else term.part_surrogates
+        else:
+            rows, weight = drawn_rows(batch.timestep, settings.eta, most, generator)
+            nothing = estimate[:0].sum().expand(1, len(TEXTURE_PARTS))
+            graphs = torch.cat([nothing, *(of_row(estimate[row : row + 1], row)[None] for row in rows)]).sum(dim=0)
+            graphs = graphs * (weight / len(batch.timestep))
+            loss, parts = graphs.sum(), graphs.detach()
+        values = dict(zip(TEXTURE_PARTS, parts, strict=True))
+        return _Texture(loss, {"texture": loss.detach(), **values}, dict(zip(TEXTURE_PARTS, graphs, strict=True)))
 
     def _texture_of_row(self, batch: DressingBatch) -> Callable[[Tensor, int], Tensor]:
         assert batch.edges is not None
@@ -139,11 +152,11 @@ class DressingTask:
             only = slice(row, row + 1)
             image = self._base.decode(latent)
             if row not in batch.pictures:  # it was lost on the way, which its sample has said
-                return 0 * latent.sum()
+                return 0 * latent.sum().expand(len(TEXTURE_PARTS))
             truth = batch.pictures[row][None]
             return texture_of_rows(
                 image, truth, batch.masks[only], edges[only], dists, self._reading, present=batch.present[only]
-            )[0]
+            )[:, 0]
 
         return texture
 
@@ -204,7 +217,8 @@ def make_dressing_task(config: TrainConfig, place: Workplace) -> DressingTask:
     with accelerator.main_process_first():
         cached, shown = _caches(config, base, manifest, new_slots, place)
     foreground = config.adapter.garment_tokens == "foreground"
-    origin = [base.sha256] if init is None else [base.sha256, init.identity]
+    origin = [base.sha256, *([] if init is None else [init.identity])]
+    origin += [] if dists is None else [tensor_digest(dists.state_dict())]
     data = DressingData(
         cached,
         config.dropout,
@@ -225,7 +239,7 @@ def adapter_info(config: TrainConfig, shape: UNetShape, dataset: str) -> Checkpo
         unet=shape,
         slots=adapter.slots,
         rank=dict.fromkeys(adapter.slots, adapter.rank),
-        alpha=dict.fromkeys(adapter.slots, adapter.alpha),
+        alpha=dict.fromkeys(adapter.slots, adapter.scale * adapter.rank),
         lora_targets=tuple(adapter.lora_targets.split(",")),  # type: ignore[arg-type]
         feature_tap=adapter.feature_tap,
         null_token=adapter.null_token,

@@ -306,7 +306,9 @@ class Trainer:
             raise refusal("Training", f"ran out of memory at step {self.step}", why, self._smaller())
         self.micro = math.ceil(self.micro / 2)
         self._report.event("out of memory", step=self.step, micro_batch=self.micro)
-        self.display.say(f"Out of memory: going on with {self.micro} samples at once. The result stays the same.")
+        self.display.say(
+            f"Out of memory: going on with {self.micro} samples at once. A step still has {self.samples_a_step}."
+        )
 
     def _smaller(self) -> str:
         """What to do when halving did not help."""
@@ -391,6 +393,7 @@ class Trainer:
         state = {
             "step": self.step,
             "micro_batch": self.micro,
+            "halved": self.micro < self.config.data.batch,
             "bad_in_a_row": self.bad_in_a_row,
             "samples_a_step": self.samples_a_step,
             "data": self.task.data.digest,
@@ -414,7 +417,8 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.bad_in_a_row = state["step"], state["bad_in_a_row"]
-        self.micro = min(self.micro, state["micro_batch"])
+        if state["halved"]:
+            self.micro = min(self.micro, state["micro_batch"])
         self.display.say(f"Going on from step {self.step}.")
         self.display.note("checkpoint", self.step)
 

@@ -186,11 +186,16 @@ def texture_of_rows(
     *,
     present: Tensor | None = None,
 ) -> Tensor:
-    """L_perc + L_hf of each row, before the gate (Eq. 11): (B,)."""
-    region = reading.perceptual_region
+    """L_perc and L_hf of each row, before the gate (Eq. 11): (2, B), in the order of TEXTURE_PARTS."""
+    region, reduction = reading.perceptual_region, reading.high_frequency
     perceptual = perceptual_loss(image, target, masks, dists, region=region, present=present)
-    reduction = reading.high_frequency
-    return perceptual + high_frequency_loss(image, target, masks, edges, reduction=reduction, present=present)
+    return torch.stack(
+        [perceptual, high_frequency_loss(image, target, masks, edges, reduction=reduction, present=present)]
+    )
+
+
+TEXTURE_PARTS = ("perc", "hf")
+"""What L_texture is the sum of: L_perc (Eq. 12) and L_hf (Eq. 13)."""
 
 
 def texture_acts(timestep: Tensor, eta: int) -> Tensor:
@@ -222,13 +227,19 @@ def weighted_sum(ldm: Tensor, localisation: Tensor | float, texture: Tensor | fl
 class TextureTerm:
     """L_texture after its first backward pass.
 
-    surrogate: scalar whose *gradient* is that of L_texture; its value means nothing. loss: L_texture, detached.
-    rows: which rows were decoded.
+    surrogate: scalar whose *gradient* is that of L_texture; its value means nothing. parts: L_perc and L_hf, (2,),
+    detached. part_surrogates: (2,), the surrogate of each, where asked for. rows: which rows were decoded.
     """
 
     surrogate: Tensor
-    loss: Tensor
+    parts: Tensor
+    part_surrogates: Tensor | None
     rows: tuple[int, ...]
+
+    @property
+    def loss(self) -> Tensor:
+        """L_texture, detached."""
+        return self.parts.sum()
 
 
 def two_phase_texture(
@@ -239,6 +250,7 @@ def two_phase_texture(
     *,
     max_per_step: int | None = None,
     generator: torch.Generator | None = None,
+    separate: bool = False,
 ) -> TextureTerm:
     """Compute L_texture and its gradient with the memory of one decode, exactly (Eq. 10-13).
 
@@ -246,21 +258,24 @@ def two_phase_texture(
     before the next. The surrogate (g z0_hat).sum() then carries g into the U-Net in the ordinary backward pass.
 
     estimate: z0_hat (B, 4, h, w), with its graph. texture_of_row: (z0_hat of one row (1, 4, h, w), its index) -> the
-    row's L_perc + L_hf, a scalar; it decodes in fp32 or bf16, since g is not scaled and would underflow in fp16.
-    max_per_step, generator: decode at most so many rows, drawn by the generator, as in `drawn_rows`.
+    row's L_perc and L_hf, (2,); it decodes in fp32 or bf16, since g is not scaled and would underflow in fp16.
+    max_per_step, generator: decode at most so many rows, drawn by the generator, as in `drawn_rows`. separate: also
+    give each part's own surrogate, which takes a second pass backwards through the decoder.
     """
     rows, weight = drawn_rows(timestep, eta, max_per_step, generator)
-    loss = estimate.new_zeros((), dtype=torch.float32)
-    surrogate = estimate[:0].float().sum()  # a zero that carries the graph, so that every rank has one to go through
+    parts = estimate.new_zeros(len(TEXTURE_PARTS), dtype=torch.float32)
+    # A zero that carries the graph, so that every rank has one to go through.
+    surrogates = estimate[:0].float().sum().expand(len(TEXTURE_PARTS) if separate else 1)
     for row in rows:
         latent = estimate[row : row + 1]
         leaf = latent.detach().requires_grad_()
         with torch.enable_grad():
-            value = texture_of_row(leaf, row).float() * (weight / len(timestep))
-        (gradient,) = torch.autograd.grad(value, leaf)
-        loss = loss + value.detach()
-        surrogate = surrogate + (gradient * latent).float().sum()
-    return TextureTerm(surrogate, loss, rows)
+            values = texture_of_row(leaf, row).float() * (weight / len(timestep))
+            sums = values.unbind() if separate else (values.sum(),)
+        gradients = [torch.autograd.grad(each, leaf, retain_graph=each is not sums[-1])[0] for each in sums]
+        parts = parts + values.detach()
+        surrogates = surrogates + torch.stack([(gradient * latent).float().sum() for gradient in gradients])
+    return TextureTerm(surrogates.sum(), parts, surrogates if separate else None, rows)
 
 
 def drawn_rows(

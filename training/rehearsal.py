@@ -201,23 +201,23 @@ class Rehearsal:
         """What lambda2 L_texture adds to the loss: the surrogate of its first phase, or with one phase itself."""
         alpha = torch.full((len(batch.noisy),), 0.99, device=batch.noisy.device)
         estimate = one_step_estimate(batch.noisy, prediction.noise, alpha)
-        eta, most = self._weights.eta, self.config.losses.texture_samples
+        eta, most = self._weights.eta, self.config.losses.texture_samples or None
         if self.config.memory.two_phase_texture:
             chance = torch.Generator().manual_seed(0)
             term = two_phase_texture(
                 estimate,
                 batch.timestep,
                 eta,
-                lambda row, at: self.judge(batch, row, slice(at, at + 1)).sum(),
+                lambda row, at: self.judge(batch, row, slice(at, at + 1))[:, 0],
                 max_per_step=most,
                 generator=chance,
             )
             return self._weights.lambda2 * term.surrogate
         rows = self.judge(batch, estimate, slice(None))
-        return self._weights.lambda2 * texture_loss(rows, batch.timestep, eta)
+        return self._weights.lambda2 * texture_loss(rows.sum(dim=0), batch.timestep, eta)
 
     def judge(self, batch: Batch, latents: Tensor, rows: slice) -> Tensor:
-        """Decode some rows' estimate and compare it with their pictures: L_perc + L_hf of each."""
+        """Decode some rows' estimate and compare it with their pictures: L_perc and L_hf of each."""
         vae = self.networks.vae
         decoded: Any = vae.decode(latents.to(vae.dtype) / vae.config["scaling_factor"])
         image, edges, masks = batch.image[rows], batch.edges[rows], batch.masks[rows]
@@ -238,7 +238,7 @@ class Rehearsal:
             unet=self.shape,
             slots=settings.slots,
             rank=dict.fromkeys(settings.slots, settings.rank),
-            alpha=dict.fromkeys(settings.slots, settings.alpha),
+            alpha=dict.fromkeys(settings.slots, settings.scale * settings.rank),
             lora_targets=targets,
             feature_tap=settings.feature_tap,
             null_token=settings.null_token,

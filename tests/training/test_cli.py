@@ -245,6 +245,28 @@ def test_a_bad_picture_is_set_aside_and_named(commands, make_config, spoiled, tm
     assert "img/train-0000003.png" in in_words(output)
 
 
+def test_bad_pictures_of_those_who_sit_for_previews_stop_nothing(commands, make_config, small_data, tmp_path):
+    data = shutil.copytree(small_data.parent, tmp_path / "data")
+    for name in ("held_out-0000000", "held_out-0000001"):
+        (data / "img" / f"{name}.png").write_bytes(b"no picture")
+    config = make_config(tmp_path / "config.toml", tmp_path / "run", manifest=data / "manifest.jsonl")
+    status, output = commands.run("train", config, "--set", "steps=1")
+    assert status == 0, output
+    assert "Nobody who is held out can sit for the previews; others do." in in_words(output)
+    assert (tmp_path / "run" / "previews" / "step-00000000.png").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_finds_all_that_was_cached_for_it(commands, make_config, small_data, tmp_path, precision):
+    data = shutil.copytree(small_data.parent, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+    config = make_config(tmp_path / "config.toml", tmp_path / "run", manifest=data / "manifest.jsonl")
+    with_precision = ("--set", f"memory.precision={precision}", "--set", "preview.every=0")
+    assert commands.run("data", "cache", config, *with_precision)[0] == 0
+    entries = set((data / "cache").rglob("*.safetensors"))
+    assert commands.run("train", config, *with_precision, "--set", "steps=1")[0] == 0
+    assert set((data / "cache").rglob("*.safetensors")) == entries
+
+
 def test_too_many_bad_pictures_stop_a_run(commands, make_config, spoiled, tmp_path):
     config = make_config(tmp_path / "config.toml", tmp_path / "run", manifest=spoiled)
     assert_refused(*commands.run("train", config), "1 of 12 people", "at most 5% may", "img/train-0000003.png")

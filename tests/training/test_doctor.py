@@ -34,7 +34,15 @@ def texts(report):
 
 @pytest.mark.parametrize(
     ("memory", "preset"),
-    [(79.1, "paper-8xA100"), (23.6, "24gb"), (22.5, "24gb"), (15.8, "12gb"), (11.8, "12gb"), (10.7, "12gb"), (9.6, "12gb")],
+    [
+        (79.1, "paper-8xA100"),
+        (23.6, "24gb"),
+        (22.5, "24gb"),
+        (15.8, "12gb"),
+        (11.8, "12gb"),
+        (10.7, "12gb"),
+        (9.6, "12gb"),
+    ],
 )
 def test_a_card_gets_the_preset_of_its_size(memory, preset):
     report = with_gpu(memory)

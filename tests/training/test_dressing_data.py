@@ -187,3 +187,38 @@ def test_a_batch_moves_as_a_whole():
     tensors += [outfits.latents, outfits.worn, outfits.cells, *moved.pictures.values()]
     assert len(moved.pictures) == 3
     assert all(tensor.device.type == "meta" for tensor in tensors)
+
+
+class Losing(Cached):
+    """A hundred people, of whom some have lost their pictures."""
+
+    def __init__(self, lost):
+        super().__init__()
+        self.lost, self.ids = lost, tuple(f"person {index}" for index in range(100))
+        self.persons *= 34
+        self.people = [SimpleNamespace(garments=person.garments) for person in self.persons[:100]]
+
+    def picture(self, index):
+        if index in self.lost:
+            raise ValueError("gone.png changed while the run was going.")
+        return super().picture(index)
+
+    def __len__(self):
+        return 100
+
+
+def test_a_lost_picture_is_named_once_and_costs_the_texture_losses_alone(caplog):
+    data = DressingData(Losing({4}), Dropout(), Losses(eta=999))
+    assert [sample.picture for sample in drawn(data, 4, 3)] == [None] * 3
+    assert drawn(data, 5, 1)[0].picture is not None
+    assert [record.message for record in caplog.records] == [
+        "person 4 goes on without texture losses. gone.png changed while the run was going."
+    ]
+
+
+def test_too_many_lost_pictures_end_the_run():
+    data = DressingData(Losing(set(range(10))), Dropout(), Losses(eta=999))
+    for item in range(5):
+        drawn(data, item, 1)
+    with pytest.raises(ValueError, match=r"gone\.png changed"):
+        drawn(data, 5, 1)

@@ -127,21 +127,23 @@ def eq_15(task, batch):
     rows = texture_of_rows(
         base.decode(clean), truth, batch.masks, batch.edges, task._dists, LossReading(), present=batch.present
     )
-    texture = texture_loss(rows, batch.timestep, ETA)
-    return ldm, loc, texture, ldm + LAMBDA_1 * loc + LAMBDA_2 * texture
+    perceptual, high_frequency = (texture_loss(part, batch.timestep, ETA) for part in rows)
+    total = ldm + LAMBDA_1 * loc + LAMBDA_2 * (perceptual + high_frequency)
+    return {"ldm": ldm, "loc": loc, "perc": perceptual, "hf": high_frequency}, total
 
 
 def test_the_loss_and_its_gradient_are_eq_15(task):
     batch = batch_of(task)
     ours, terms = gradients(task, batch)
     task.module.zero_grad()
-    ldm, loc, texture, total = eq_15(task, batch)
+    parts, total = eq_15(task, batch)
     total.backward()
     theirs = {name: parameter.grad.clone() for name, parameter in task.module.named_parameters()}
-    shown = (terms.parts["ldm"], terms.parts["loc"], terms.parts["texture"], terms.total)
-    expected = [value.item() for value in (ldm, loc, texture, total)]
-    assert [value.item() for value in shown] == pytest.approx(expected, rel=1e-5)
-    assert LAMBDA_2 * expected[2] > 0.01 * expected[3]  # there is something to compare
+    expected = {name: value.item() for name, value in parts.items()}
+    expected["texture"] = expected["perc"] + expected["hf"]
+    assert {name: value.item() for name, value in terms.parts.items()} == pytest.approx(expected, rel=1e-5)
+    assert terms.total.item() == pytest.approx(total.item(), rel=1e-5)
+    assert LAMBDA_2 * expected["texture"] > 0.01 * total.item()  # there is something to compare
     assert_close(ours, theirs)
 
 
@@ -157,7 +159,8 @@ def test_a_few_drawn_rows_stand_for_all(task, make_task, two_phase):
     one = make_task("losses.texture_samples=1", f"memory.two_phase_texture={two_phase}")
     batch = batch_of(one)
     with torch.no_grad():
-        texture = float(eq_15(task, batch)[2])
+        parts, _ = eq_15(task, batch)
+        texture = float(parts["perc"] + parts["hf"])
     draws: dict[int, Draw] = {}
     for step in range(40):
         draw = Draw(0, step, 0, 0)
@@ -169,21 +172,33 @@ def test_a_few_drawn_rows_stand_for_all(task, make_task, two_phase):
     assert sum(values) / 3 == pytest.approx(texture, rel=1e-5)
 
 
+def test_a_picture_that_is_lost_costs_its_texture_losses_alone(task):
+    batch = batch_of(task)
+    with torch.no_grad():
+        whole = task.losses(batch, measure=False).parts
+        left = {row: picture for row, picture in batch.pictures.items() if row != 2}
+        without = task.losses(replace(batch, pictures=left), measure=False).parts
+    assert torch.equal(without["ldm"], whole["ldm"])
+    assert 0 < float(without["texture"]) < float(whole["texture"])
+
+
 def test_texture_is_silent_above_eta_and_when_it_is_off(task, without_texture):
     assert float(task.losses(batch_of(task, (600, 900)), measure=False).parts["texture"]) == 0
     terms = without_texture.losses(batch_of(without_texture), measure=True)
     assert not [name for name in terms.parts if "texture" in name]
 
 
-def test_measuring_reads_the_norm_of_each_weighted_gradient(task):
+@pytest.mark.parametrize("two_phase", ["true", "false"])
+def test_measuring_reads_the_norm_of_each_weighted_gradient(make_task, two_phase):
+    task = make_task(f"memory.two_phase_texture={two_phase}")
     batch = batch_of(task)
-    assert set(task.losses(batch, measure=False).parts) == {"ldm", "loc", "texture"}
+    assert set(task.losses(batch, measure=False).parts) == {"ldm", "loc", "texture", "perc", "hf"}
     terms = task.losses(batch, measure=True)
     sites = task.module.adapter.info.unet.sites
     probe = task.module.adapter.site(sites[len(sites) // 2].key).to_k.weight
-    ldm, loc, texture, _ = eq_15(task, batch)
-    for name, loss in (("ldm", ldm), ("loc", LAMBDA_1 * loc), ("texture", LAMBDA_2 * texture)):
-        (gradient,) = torch.autograd.grad(loss, probe, retain_graph=True)
+    parts, _ = eq_15(task, batch)
+    for name, weight in (("ldm", 1), ("loc", LAMBDA_1), ("perc", LAMBDA_2), ("hf", LAMBDA_2)):
+        (gradient,) = torch.autograd.grad(weight * parts[name], probe, retain_graph=True)
         assert terms.parts[f"gradient of {name}"] == pytest.approx(float(gradient.norm()), rel=1e-3)
     assert probe.grad is None or terms.total.requires_grad
     terms.total.backward()  # the graph is still there

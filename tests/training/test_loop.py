@@ -207,12 +207,12 @@ def test_halving_is_told_and_kept_through_a_resume(tmp_path):
     assert state(tmp_path / "run")["micro_batch"] == 4
     _, task = train_toy(toy_config(tmp_path / "run", *WHOLE, plain, "steps=10"), trouble, resume=True)
     assert set(task.seen) == {4}
-    with pytest.raises(ValueError, match=r'step 10\.\nA batch of 4 .* halved before\.\nWhat to do: lower data\.res'):
+    with pytest.raises(ValueError, match=r"step 10\.\nA batch of 4 .* halved before\.\nWhat to do: lower data\.res"):
         train_toy(toy_config(tmp_path / "run", *WHOLE, plain, "steps=15"), Trouble(largest=3), resume=True)
 
 
 def test_one_sample_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r'A batch of 1 does not fit\.\nWhat to do: lower data\.res'):
+    with pytest.raises(ValueError, match=r"A batch of 1 does not fit\.\nWhat to do: lower data\.res"):
         train_toy(toy_config(tmp_path / "run", "data.batch=1"), Trouble(largest=0))
 
 

@@ -320,12 +320,12 @@ def test_half_precision_pictures_give_an_fp32_high_frequency_loss(dtype):
 # ---- the gate (Eq. 11) and the sum (Eq. 15) -------------------------------------------------------------------------
 
 
-def test_texture_is_perception_plus_high_frequency():
+def test_texture_is_perception_and_high_frequency():
     arguments = OFF, TRUTH, QUARTERS
     reading = LossReading(high_frequency="mse", perceptual_region="bbox")
-    expected = perceptual_loss(*arguments, mean_difference, region="bbox")
-    expected = expected + high_frequency_loss(*arguments, EDGES, reduction="mse")
-    assert torch.equal(texture_of_rows(*arguments, EDGES, mean_difference, reading), expected)
+    perceptual, high_frequency = texture_of_rows(*arguments, EDGES, mean_difference, reading)
+    assert torch.equal(perceptual, perceptual_loss(*arguments, mean_difference, region="bbox"))
+    assert torch.equal(high_frequency, high_frequency_loss(*arguments, EDGES, reduction="mse"))
 
 
 def test_the_gate_is_open_at_eta_and_shut_after():
@@ -422,7 +422,7 @@ class Scene:
 
     def texture_of_row(self, latent, row):
         self.decoded.append((row, latent.shape[0]))
-        return self.texture_of(latent, slice(row, row + 1))[0]
+        return self.texture_of(latent, slice(row, row + 1))[:, 0]
 
     def gradient(self, loss):
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.unet.parameters())])
@@ -440,7 +440,7 @@ WEIGHTS = LossWeights(lambda2=10.0)  # texture nearly as heavy as L_LDM, so that
 def test_two_phases_equal_the_joint_backward(kind):
     scene = Scene(kind)
     ldm, estimate = scene.predict()
-    joint = texture_loss(scene.texture_of(estimate, slice(None)), scene.timestep, WEIGHTS.eta)
+    joint = texture_loss(scene.texture_of(estimate, slice(None)).sum(dim=0), scene.timestep, WEIGHTS.eta)
     expected = scene.gradient(weighted_sum(ldm, 0.0, joint, WEIGHTS))
     alone = scene.gradient(scene.predict()[0])
 
@@ -537,10 +537,17 @@ def test_gradient_norms_by_hand():
     assert probe.grad.tolist() == [3.0, 4.0]
 
 
-def test_the_surrogate_has_the_texture_losss_gradient_norm():
+def test_surrogates_have_the_gradient_norms_of_the_texture_loss_and_of_its_parts():
     scene = Scene("tiny")
     _, estimate = scene.predict()
-    joint = texture_loss(scene.texture_of(estimate, slice(None)), scene.timestep, 350)
-    term = two_phase_texture(estimate, scene.timestep, 350, scene.texture_of_row)
-    norms = gradient_norms({"joint": joint, "surrogate": term.surrogate}, scene.unet.weight)
-    assert norms["surrogate"] == pytest.approx(norms["joint"], rel=1e-5)
+    rows = scene.texture_of(estimate, slice(None))
+    perceptual, high_frequency = (texture_loss(part, scene.timestep, 350) for part in rows)
+    term = two_phase_texture(estimate, scene.timestep, 350, scene.texture_of_row, separate=True)
+    expected = {"both": perceptual + high_frequency, "perc": perceptual, "hf": high_frequency}
+    surrogates = {"both": term.surrogate, "perc": term.part_surrogates[0], "hf": term.part_surrogates[1]}
+    assert gradient_norms(surrogates, scene.unet.weight) == pytest.approx(
+        gradient_norms(expected, scene.unet.weight), rel=1e-4
+    )
+    assert term.parts.tolist() == pytest.approx([perceptual.item(), high_frequency.item()], rel=1e-5)
+    together = two_phase_texture(estimate, scene.timestep, 350, scene.texture_of_row)
+    torch.testing.assert_close(term.surrogate, together.surrogate, rtol=1e-5, atol=0)
