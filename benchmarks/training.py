@@ -82,9 +82,12 @@ def flops_of(run: Callable[[], object]) -> int:
     return count.get_total_flops()
 
 
-def parts(config: TrainConfig, networks: Callable[[str], Networks] = sd15_networks) -> list[Part]:
-    """Take one person's step apart. Dressing-Attention is what the dressed U-Net has beyond the undressed one."""
-    rehearsal = fake_rehearsal(config, networks)
+BASE, GARMENTS_NET = "U-Net, undressed", f"GarmentsNet, {GARMENTS} garments"
+DRESSED, TEXTURE = "dressed step without texture", "L_texture: decode, DISTS, L_hf"
+
+
+def calls(rehearsal: Rehearsal) -> dict[str, Callable[[], Tensor]]:
+    """What a step is made of, each by itself: what it returns is to be passed backwards."""
     batch = rehearsal.batch()
 
     def garments() -> Tensor:
@@ -95,16 +98,31 @@ def parts(config: TrainConfig, networks: Callable[[str], Networks] = sd15_networ
         latents = torch.randn(batch.noisy[:1].shape, device=batch.noisy.device).requires_grad_()
         return rehearsal.judge(batch, latents, slice(0, 1)).sum()
 
-    base = _part("U-Net, undressed", rehearsal, lambda: undressed(rehearsal))
-    encoded = _part(f"GarmentsNet, {GARMENTS} garments", rehearsal, garments)
-    whole = _part("", rehearsal, lambda: rehearsal.predict(batch)[1])
+    return {
+        BASE: lambda: undressed(rehearsal),
+        GARMENTS_NET: garments,
+        DRESSED: lambda: rehearsal.predict(batch)[1],
+        TEXTURE: texture,
+    }
+
+
+def parts(config: TrainConfig, networks: Callable[[str], Networks] = sd15_networks) -> list[Part]:
+    """Take one person's step apart. Dressing-Attention is what the dressed U-Net has beyond the undressed one."""
+    rehearsal = fake_rehearsal(config, networks)
+    counted = {name: _part(name, rehearsal, run) for name, run in calls(rehearsal).items()}
+    base, encoded, whole = (counted[name] for name in (BASE, GARMENTS_NET, DRESSED))
     attention = Part(
         "Dressing-Attention, L_LDM and L_loc",
         whole.forward - base.forward - encoded.forward,
         whole.backward - base.backward - encoded.backward,
         whole.held - base.held - encoded.held,
     )
-    return [base, encoded, attention, _part("L_texture: decode, DISTS, L_hf", rehearsal, texture)]
+    return [base, encoded, attention, counted[TEXTURE]]
+
+
+def preset_flops(presets: dict[str, TrainConfig]) -> dict[str, int]:
+    """FLOP of a preset's micro-batch, what is computed again included, with as many texture losses as it decodes."""
+    return {name: flops_of(fake_rehearsal(config, sd15_networks).step) for name, config in presets.items()}
 
 
 def undressed(rehearsal: Rehearsal) -> Tensor:
@@ -169,6 +187,16 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class PartSpeed:
+    """One part of a step for one person, forward and backward, nothing computed again: as in `Speed`."""
+
+    name: str
+    samples: float
+    peak: int
+    flops: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """product: FLOP a second of a large matrix product, the most that can be hoped for. kernels: head width -> name."""
 
@@ -176,6 +204,7 @@ class Measurement:
     networks: str
     product: float
     kernels: dict[int, str]
+    parts: list[PartSpeed]
     speeds: list[Speed]
 
 
@@ -195,11 +224,25 @@ def measure(tiny: bool) -> Measurement:
                 speeds.append(_speed(rehearsal, device))
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
+    alone = Rehearsal(_config(1, False, *overrides), networks)
+    by_part = [_part_speed(name, run, device) for name, run in calls(alone).items()]
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     kernels = {width: attention_kernel(width, device, networks.unet.dtype) for width in HEAD_WIDTHS}
     product = _product(512 if tiny else 8192, device, networks.unet.dtype)
     what = "tiny networks at 64x48" if tiny else "SD1.5's shapes, random weights, 768x576"
-    return Measurement(name, f"{what}, {precision}", product, kernels, speeds)
+    return Measurement(name, f"{what}, {precision}", product, kernels, by_part, speeds)
+
+
+def _part_speed(name: str, run: Callable[[], Tensor], device: torch.device) -> PartSpeed:
+    def both_ways() -> None:
+        run().backward()
+
+    flops = flops_of(both_ways)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = _seconds(both_ways, device)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return PartSpeed(name, 1 / seconds, peak, flops / seconds)
 
 
 def _speed(rehearsal: Rehearsal, device: torch.device) -> Speed:
@@ -252,6 +295,7 @@ def attention_kernel(width: int, device: torch.device, dtype: torch.dtype) -> st
 def page(
     presets: dict[str, TrainConfig],
     table: Presets,
+    flops: dict[str, int],
     batches: dict[tuple[int, bool], StepMemory],
     counted: list[Part],
     measured: Measurement | None,
@@ -259,7 +303,7 @@ def page(
     """docs/training-memory.md."""
     sections = [
         _INTRODUCTION.format(versions=versions(), margin=MARGIN),
-        _presets_section(presets, table),
+        _presets_section(presets, table, flops),
         goal(table),
         _batches_section(batches),
         _parts_section(counted),
@@ -281,15 +325,15 @@ decoder compute their blocks again. Not counted: CUDA's context, the kernels' wo
 a card should have {margin:g} times the peak."""
 
 
-def _presets_section(presets: dict[str, TrainConfig], table: Presets) -> str:
+def _presets_section(presets: dict[str, TrainConfig], table: Presets, flops: dict[str, int]) -> str:
     lines = [
         "## The presets",
         "",
         "GiB. The peak is frozen + trained + held + the larger of working and texture. `anydressing doctor` reads this",
         "table too (training/presets/memory.json).",
         "",
-        "| preset | precision | batch | checkpointing | frozen | trained | held | working | texture | **peak** | card |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| preset | precision | batch | checkpointing | frozen | trained | held | working | texture | **peak** | card | TFLOP |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, by_precision in table.items():
         config = presets[name]
@@ -299,7 +343,7 @@ def _presets_section(presets: dict[str, TrainConfig], table: Presets) -> str:
             cells = " | ".join(f"{number:.2f}" for number in numbers)
             lines.append(
                 f"| {name} | {precision} | {config.data.batch} | {flag} | {cells} "
-                f"| **{memory.peak:.2f}** | {memory.needed:.1f} |"
+                f"| **{memory.peak:.2f}** | {memory.needed:.1f} | {flops[name] / 1e12:.1f} |"
             )
     lines += [
         "",
@@ -308,6 +352,7 @@ def _presets_section(presets: dict[str, TrainConfig], table: Presets) -> str:
         "- **working**: the most that a pass has beyond these; with checkpointing, the largest region computed again.",
         "- **texture**: one decode with its gradient and both pictures in DISTS. In two phases people are judged one at a",
         "  time, so it does not grow with the batch.",
+        "- **TFLOP**: of a micro-batch whose people all have texture losses, what is computed again included.",
     ]
     return "\n".join(lines)
 
@@ -376,6 +421,18 @@ def _measured_section(measured: Measurement | None) -> str:
             f"| {speed.batch} | {flag} | {speed.full:.2f} | {speed.base:.2f} | {speed.base / speed.full:.2f} "
             f"| {speed.peak / GIB:.2f} | {speed.flops / 1e12:.2f} | {speed.flops / measured.product:.1%} |"
         )
+    lines += [
+        "",
+        "One person, part by part, forward and backward, nothing computed again:",
+        "",
+        "| part | samples/s | peak GiB | TFLOP/s | share |",
+        "|---|---|---|---|---|",
+    ]
+    for part in measured.parts:
+        lines.append(
+            f"| {part.name} | {part.samples:.2f} | {part.peak / GIB:.2f} | {part.flops / 1e12:.2f} "
+            f"| {part.flops / measured.product:.1%} |"
+        )
     kernels = ", ".join(f"{width}: `{name}`" for width, name in measured.kernels.items())
     return "\n".join([*lines, "", f"Attention kernels by head width: {kernels}."])
 
@@ -397,7 +454,7 @@ def main() -> None:
     measured = measure(tiny=False) if arguments.measure and torch.cuda.is_available() else None
     presets = sd15_presets()
     table = preset_memory(presets)
-    text = page(presets, table, by_batch(), parts(_config(1, False)), measured)
+    text = page(presets, table, preset_flops(presets), by_batch(), parts(_config(1, False)), measured)
     print(text)
     if arguments.measure and measured is None:
         print(f"\nNo GPU here; the measuring itself works:\n\n{_measured_section(measure(tiny=True))}")

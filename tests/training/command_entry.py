@@ -23,7 +23,8 @@ def load_checkout():
 
 
 def run_command(request):
-    """Run the command with `arguments`, on a disk that takes `quota` bytes of checkpoints, None for all."""
+    """Run the command with `arguments` in `cwd`, on a disk that takes `quota` bytes of checkpoints, None for all."""
+    os.chdir(request["cwd"])
     if request["quota"] is not None:
         limit_disk(request["quota"])
     return main(request["arguments"])

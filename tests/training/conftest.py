@@ -145,9 +145,12 @@ class Commands:
     def __init__(self, server: ForkServer) -> None:
         self._server = server
 
-    def start(self, *arguments: object, quota: int | None = None, **environment: object) -> Process:
-        """Start the command. quota: bytes of checkpoints after which its disk is full."""
-        return self._server.start(environment, arguments=[str(argument) for argument in arguments], quota=quota)
+    def start(
+        self, *arguments: object, cwd: Path | str = ".", quota: int | None = None, **environment: object
+    ) -> Process:
+        """Start the command in the folder `cwd`. quota: bytes of checkpoints after which its disk is full."""
+        words = [str(argument) for argument in arguments]
+        return self._server.start(environment, arguments=words, cwd=str(cwd), quota=quota)
 
     def run(self, *arguments: object, **options: object) -> tuple[int, str]:
         """Run the command to its end: (exit status, all it said)."""

@@ -84,6 +84,12 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder, self.decoder = Encoder(), Decoder()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, Block):  # begin as the identity
+                nn.init.zeros_(module.conv[-1].weight)  # type: ignore[arg-type]
 
 
 class Crops:

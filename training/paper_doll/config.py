@@ -16,7 +16,8 @@ class PaperDollConfig(RunConfig):
 
     network: what is trained. crop, latent_noise: the autoencoder's training squares, in pixels, and how far its latents
     are shaken before they are decoded. widths, kernel: of a recogniser's stages and first convolution. base: the file
-    whose U-Net is trained; the export of an autoencoder's run begins one, with U-Net levels of `widths`. flat_lays: the
+    whose U-Net is trained; the export of an autoencoder's run begins one, with U-Net levels of `widths`, of which those
+    with `attention` attend. flat_lays: the
     share of the U-Net's samples that show a garment alone. snr_gamma: bounds the weight of timesteps with little noise.
     """
 
@@ -26,6 +27,7 @@ class PaperDollConfig(RunConfig):
     crop: Annotated[Positive, Field(multiple_of=8)] = 96
     latent_noise: Annotated[float, Field(ge=0)] = 0.08
     widths: tuple[Positive, ...] = (64, 128, 128)
+    attention: tuple[bool, ...] = (True, True, True)
     kernel: Literal[3, 5, 7] = 3
     base: Base | None = None
     flat_lays: Fraction = 0.25
@@ -37,4 +39,6 @@ class PaperDollConfig(RunConfig):
     def _has_base(self) -> PaperDollConfig:
         if self.network == "unet" and self.base is None:
             raise ValueError("a U-Net is trained in a base model; name one in [base] checkpoint")
+        if self.network == "autoencoder" and len(self.attention) != len(self.widths):
+            raise ValueError("attention says yes or no to every level of widths")
         return self

@@ -60,8 +60,7 @@ def export_network(run: RunFolder, out: Path, step: int | None = None) -> str:
 
 def _begin_base(config: PaperDollConfig, autoencoder: Autoencoder, out: Path, facts: dict[str, str]) -> None:
     mean, deviation = _statistics(config, autoencoder)
-    levels = len(config.widths)
-    shape = UNetShape(config.widths, (1,) * levels, (True,) * levels, True, HEADS, WIDTH)
+    shape = UNetShape(config.widths, (1,) * len(config.widths), config.attention, True, HEADS, WIDTH)
     torch.manual_seed(config.seed)
     write_base(
         out,

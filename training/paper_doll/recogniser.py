@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,28 +41,44 @@ SEVERAL = frozenset({"colours", "wears"})
 """The heads of which several answers may be true at once."""
 
 
-class Recogniser(nn.Module):
-    """Stages of two convolutions and ReLU, each half as wide as the one before; no normalisation, so that what a place
-    looks like does not depend on the rest of the picture.
+WHERE = frozenset({"scene", "pose", "wears"})
+"""The heads that look at where in the picture something is."""
 
+GRID = (4, 3)
+"""Places, down and across."""
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation of each pixel's channels by themselves: no place depends on the rest of the picture."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Recogniser(nn.Module):
+    """Stages of two convolutions and ReLU, each at half the resolution of the one before, the first at half the picture's.
+
+    From the second on every pixel's channels are normalised: in the first that would take more time than it saves.
     widths: channels of the stages. kernel: of the first convolution, in pixels.
     """
 
     def __init__(self, widths: Sequence[int], kernel: int = 3) -> None:
         super().__init__()
         self.widths, self.kernel = tuple(widths), kernel
-        inside = (3, *widths[:-1])
-        sizes = (kernel, *(3 for _ in widths[1:]))
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, after, size, padding=size // 2),
-                nn.ReLU(),
-                nn.Conv2d(after, after, 3, padding=1),
-                nn.ReLU(),
+                *_layer(before, after, kernel if place == 0 else 3, stride=2 if place == 0 else 1, normed=place > 0),
+                *_layer(after, after, 3, stride=1, normed=place > 0),
             )
-            for before, after, size in zip(inside, widths, sizes, strict=True)
+            for place, (before, after) in enumerate(pairwise((3, *widths)))
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(2 * widths[-1], len(words)) for name, words in HEADS.items()})
+        places = {name: 2 + (GRID[0] * GRID[1] if name in WHERE else 0) for name in HEADS}
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(places[name] * widths[-1], len(words)) for name, words in HEADS.items()}
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -78,8 +95,14 @@ class Recogniser(nn.Module):
     def classify(self, image: Tensor) -> dict[str, Tensor]:
         """The logits of every head: (B, number of its words)."""
         last = self(image)[-1]
-        seen = torch.cat([last.mean((2, 3)), last.amax((2, 3))], dim=1)
-        return {name: head(seen) for name, head in self.heads.items()}
+        anywhere = torch.cat([last.mean((2, 3)), last.amax((2, 3))], dim=1)
+        where = torch.cat([anywhere, functional.adaptive_avg_pool2d(last, GRID).flatten(1)], dim=1)
+        return {name: head(where if name in WHERE else anywhere) for name, head in self.heads.items()}
+
+
+def _layer(inside: int, outside: int, size: int, *, stride: int, normed: bool) -> list[nn.Module]:
+    norm = [ChannelNorm(outside)] if normed else []
+    return [nn.Conv2d(inside, outside, size, stride, size // 2), *norm, nn.ReLU()]
 
 
 def recognition_loss(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rewrites docs/evidence/base.md: what the paper doll's base model draws in ComfyUI, and how well.
+
+`python -m benchmarks.base_evidence RUN ...` takes the folders of the runs whose curves it shows, in their order. The pictures are
+sampled by the real server; everything else is measured on people and garments that no training ever showed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from comfyui_anydressing.dev.client import Prompt
+from comfyui_anydressing.dev.comfyui import CHECKOUT, find_or_fetch
+from comfyui_anydressing.dev.contact_sheet import INK, PAPER
+from comfyui_anydressing.dev.server import BASE, ComfyServer, has_accelerator
+from comfyui_anydressing.training.base_model import load_base
+from comfyui_anydressing.training.paper_doll import Labels, Recipe, Sample, draw_recipe, evidence, sample
+from comfyui_anydressing.training.paper_doll.evidence import Pixels
+from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
+from PIL import Image, ImageDraw, ImageFont
+
+DEMO = CHECKOUT / "demo"
+FOLDER = CHECKOUT / "docs" / "evidence"
+SIZE = (384, 288)  # height, width
+PROMPTS, SEEDS = range(5000, 5024), (1, 2)
+HELD_OUT = range(200)  # whose renders are measured
+STEPS, GUIDANCE = 30, 6.0
+
+
+def main(runs: list[str]) -> int:
+    """Sample, measure and write the page."""
+    recipes = [draw_recipe(seed, "held_out") for seed in PROMPTS]
+    pictures = sampled([recipe.caption for recipe in recipes])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    sheet(recipes, pictures).save(FOLDER / "base_samples.jpg", quality=88)
+
+    print("Painting held-out people", flush=True)
+    real = [sample(seed, "held_out", SIZE) for seed in HELD_OUT]
+    base = load_base(DEMO / "paper_doll_base.safetensors", device="cpu", dtype=torch.float32)
+    judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
+    print("Measuring", flush=True)
+    autoencoder_sheet(base, real[:6]).save(FOLDER / "base_autoencoder.jpg", quality=90)
+    truths = [recipe.labels for recipe in recipes]
+    columns = {
+        "held-out renders": evidence.recognised(judge, [one.person for one in real], [one.labels for one in real]),
+        "their reconstructions": evidence.recognised(
+            judge, [evidence.reconstructed(base, one.person) for one in real], [one.labels for one in real]
+        ),
+        "samples": evidence.recognised(judge, [picture for pair in pictures for picture in pair], repeated(truths)),
+    }
+    flat_lays = evidence.garments_recognised(judge, real)
+    psnr = {
+        "people": evidence.autoencoder_psnr(base, [one.person for one in real]),
+        "flat-lays": evidence.autoencoder_psnr(base, [lay.flat_lay for one in real for lay in one.garments.values()]),
+    }
+    curves = [curve(Path(run)) for run in runs]
+    if curves:
+        plot(curves).save(FOLDER / "base_curves.png")
+    (FOLDER / "base.md").write_text(page(columns, flat_lays, psnr, facts(), bool(curves)), encoding="utf-8")
+    print(f"Written: {(FOLDER / 'base.md').relative_to(CHECKOUT)}")
+    return 0
+
+
+def repeated(truths: Sequence[Labels]) -> list[Labels]:
+    """Every truth once for each seed."""
+    return [labels for labels in truths for _ in SEEDS]
+
+
+# ---- samples --------------------------------------------------------------------------------------------------------
+
+
+def sampled(captions: Sequence[str]) -> list[list[Pixels]]:
+    """A picture for each caption and seed, by ComfyUI's own nodes on the demo checkpoint."""
+    flags = [] if has_accelerator() else ["--use-pytorch-cross-attention"]
+    pictures: list[list[Pixels]] = []
+    with ComfyServer(find_or_fetch(), BASE, flags=flags) as server:
+        for number, caption in enumerate(captions):
+            print(f"Sampling {number + 1} of {len(captions)}: {caption}", flush=True)
+            made = [server.run(graph(caption, seed)).check().images["7"][0] for seed in SEEDS]
+            pictures.append([np.array(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in made])
+    return pictures
+
+
+def graph(caption: str, seed: int) -> Prompt:
+    """ComfyUI's plainest workflow, with our checkpoint."""
+
+    def node(kind: str, **inputs: Any) -> dict[str, Any]:
+        return {"class_type": kind, "inputs": inputs}
+
+    return {
+        "1": node("AnyDressingDemoCheckpoint"),
+        "2": node("CLIPTextEncode", clip=["1", 1], text=caption),
+        "3": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "4": node("EmptyLatentImage", width=SIZE[1], height=SIZE[0], batch_size=1),
+        "5": node(
+            "KSampler",
+            model=["1", 0],
+            positive=["2", 0],
+            negative=["3", 0],
+            latent_image=["4", 0],
+            seed=seed,
+            steps=STEPS,
+            cfg=GUIDANCE,
+            sampler_name="ddim",
+            scheduler="normal",
+            denoise=1.0,
+        ),
+        "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
+        "7": node("SaveImage", images=["6", 0], filename_prefix="anydressing_base_evidence"),
+    }
+
+
+# ---- pictures of the page -------------------------------------------------------------------------------------------
+
+CELL, GAP, WORDS = (144, 192), 10, 44  # width and height, pixels
+
+
+def sheet(recipes: Sequence[Recipe], pictures: Sequence[Sequence[Pixels]], columns: int = 6) -> Image.Image:
+    """Both pictures of every prompt side by side, the prompt below."""
+    width, height = CELL[0] * len(SEEDS) + GAP, CELL[1] + WORDS + GAP
+    canvas = Image.new("RGB", (columns * width + GAP, -(-len(recipes) // columns) * height + GAP), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for place, (recipe, pair) in enumerate(zip(recipes, pictures, strict=True)):
+        left, top = GAP + place % columns * width, GAP + place // columns * height
+        for index, picture in enumerate(pair):
+            small = Image.fromarray(picture).resize(CELL, Image.Resampling.LANCZOS)
+            canvas.paste(small, (left + index * CELL[0], top))
+        text = "\n".join(textwrap.wrap(recipe.caption, 50)[:3])
+        pen.multiline_text((left, top + CELL[1] + 3), text, INK, ImageFont.load_default(11), spacing=1)
+    return canvas
+
+
+def autoencoder_sheet(base: Any, people: Sequence[Sample]) -> Image.Image:
+    """People and their garments, as painted above, as they come back below."""
+    pictures = [one.person for one in people] + [one.garments["upper"].flat_lay for one in people[:3]]
+    pairs = [np.concatenate([picture, evidence.reconstructed(base, picture)]) for picture in pictures]
+    return Image.fromarray(np.concatenate(pairs, axis=1))
+
+
+def curve(run: Path) -> tuple[str, list[tuple[int, float]]]:
+    """The loss of a run over its steps, in means of fifty."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = {event["step"]: event["loss"] for event in events if event["event"] == "step"}
+    steps = sorted(losses)
+    groups = [steps[start : start + 50] for start in range(0, len(steps), 50)]
+    return run.name, [(group[-1], float(np.mean([losses[step] for step in group]))) for group in groups]
+
+
+def plot(curves: Sequence[tuple[str, list[tuple[int, float]]]], size: tuple[int, int] = (420, 300)) -> Image.Image:
+    """Each curve in a frame of its own; the loss on a logarithmic scale."""
+    width, height = size
+    canvas = Image.new("RGB", (width * len(curves), height), PAPER)
+    pen, small = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    for place, (name, points) in enumerate(curves):
+        left, right, top, bottom = place * width + 56, (place + 1) * width - 18, 40, height - 34
+        lows = np.log([value for _, value in points])
+        low, high, last = float(lows.min()), float(lows.max()) + 1e-6, points[-1][0]
+        pen.rectangle((left, top, right, bottom), "white", "#c9c5bd")
+        pen.text((left, 14), f"{name}: loss", INK, ImageFont.load_default(16))
+        line = [
+            (left + (right - left) * step / last, bottom - (bottom - top) * (float(np.log(value)) - low) / (high - low))
+            for step, value in points
+        ]
+        pen.line(line, "#2f6db5", 2)
+        pen.text((left - 6, top), f"{np.exp(high):.3g}", INK, small, anchor="rt")
+        pen.text((left - 6, bottom), f"{np.exp(low):.3g}", INK, small, anchor="rb")
+        pen.text((right, bottom + 6), f"step {last}", INK, small, anchor="rt")
+    return canvas
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+def facts() -> dict[str, str]:
+    """What the base model's file says of itself."""
+    data = (DEMO / "paper_doll_base.safetensors").open("rb")
+    with data as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header["__metadata__"]
+
+
+def page(
+    columns: dict[str, dict[str, evidence.Score]],
+    flat_lays: dict[str, evidence.Score],
+    psnr: dict[str, float],
+    about: dict[str, str],
+    curves: bool,
+) -> str:
+    """docs/evidence/base.md."""
+    widths = "-".join(map(str, json.loads(about["unet_config"])["block_out_channels"]))
+    sizes = {path.name: path.stat().st_size / 2**20 for path in sorted(DEMO.glob("*.safetensors"))}
+    lines = [
+        "# The paper doll's base model",
+        "",
+        "<!-- Written by `python -m benchmarks.base_evidence RUN ...`; do not edit. -->",
+        "",
+        f"`demo/paper_doll_base.safetensors`: U-Net {widths}, {about['steps']} steps; {about.get('recipe', '')}".rstrip(
+            "; "
+        ),
+        "",
+        f"{len(PROMPTS)} captions of held-out people, seeds {SEEDS[0]} and {SEEDS[1]}, sampled by ComfyUI's own KSampler",
+        f"(ddim, normal, {STEPS} steps, cfg {GUIDANCE:g}, {SIZE[1]} x {SIZE[0]}):",
+        "",
+        "![Two pictures for each of 24 prompts](base_samples.jpg)",
+        "",
+        "## What is recognised",
+        "",
+        "By `paper_doll_recogniser_judge`, on which nothing is trained. A garment's kind is chosen among those of its slot.",
+        "",
+        evidence.table(columns),
+        "",
+        f"The judge on {flat_lays['kind'].of} held-out flat-lays:",
+        "",
+        evidence.table({"held-out flat-lays": flat_lays}),
+        "",
+        "## The autoencoder",
+        "",
+        f"On {len(HELD_OUT)} held-out people: **{psnr['people']:.1f} dB**; on their flat-lays: **{psnr['flat-lays']:.1f} dB**.",
+        "Painted above, decoded below:",
+        "",
+        "![People and garments before and after the autoencoder](base_autoencoder.jpg)",
+        "",
+    ]
+    if curves:
+        lines += ["## How it was trained", "", "![The losses over the steps](base_curves.png)", ""]
+    lines += ["## Files", "", *(f"- `demo/{name}`: {size:.1f} MiB" for name, size in sizes.items()), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How good the base model is: what its autoencoder loses, and whether a recogniser finds in its pictures what was asked.
+
+Everything is measured on held-out renders or on pictures that somebody else sampled; nothing here samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ..base_model import BaseModel
+from .recogniser import HEADS, KINDS, Recogniser
+from .samples import LABEL_SPACES, Labels, Sample
+
+Pixels = NDArray[np.uint8]
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of how many were right."""
+
+    right: int
+    of: int
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.right + other.right, self.of + other.of)
+
+    def __str__(self) -> str:
+        return f"{self.right / max(self.of, 1):.1%} ({self.right} of {self.of})"
+
+
+def recognised(judge: Recogniser, pictures: Sequence[Pixels], truths: Sequence[Labels]) -> dict[str, Score]:
+    """What a recogniser finds in whole people: scene, pose, and the kind of each garment among those of its slot.
+
+    pictures: (H, W, 3) bytes, all of one size.
+    """
+    scores = {name: Score(0, 0) for name in ("scene", "pose", "garment kind")}
+    for start in range(0, len(pictures), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        with torch.no_grad():
+            logits = judge.classify(_batch(pictures[some]))
+        for row, labels in enumerate(truths[some]):
+            for name, truth in (("scene", labels.scene), ("pose", labels.pose)):
+                scores[name] += _score(HEADS[name][int(logits[name][row].argmax())], truth)
+            for slot, garment in labels.garments.items():
+                kinds = LABEL_SPACES[f"{slot}_kind"]
+                among = logits["wears"][row, [KINDS.index(kind) for kind in kinds]]
+                scores["garment kind"] += _score(kinds[int(among.argmax())], garment.kind)
+    return scores
+
+
+def garments_recognised(judge: Recogniser, samples: Iterable[Sample]) -> dict[str, Score]:
+    """What a recogniser finds in flat-lays: kind, cut, texture and print."""
+    scores = {name: Score(0, 0) for name in ("kind", "cut", "texture", "print")}
+    for sample in samples:
+        for slot, garment in sample.garments.items():
+            labels = sample.labels.garments[slot]
+            with torch.no_grad():
+                logits = judge.classify(_batch([garment.flat_lay]))
+            for name in scores:
+                scores[name] += _score(HEADS[name][int(logits[name][0].argmax())], getattr(labels, name))
+    return scores
+
+
+def autoencoder_psnr(base: BaseModel, pictures: Sequence[Pixels]) -> float:
+    """Peak signal-to-noise ratio of what comes back from the autoencoder, in dB, the mean over the pictures."""
+    return float(np.mean([_psnr(base, picture) for picture in pictures]))
+
+
+def reconstructed(base: BaseModel, picture: Pixels) -> Pixels:
+    """A picture after encoding and decoding."""
+    return (_reconstruction(base, picture)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def _psnr(base: BaseModel, picture: Pixels) -> float:
+    error = functional.mse_loss(_reconstruction(base, picture), _batch([picture]))
+    return float(-10 * torch.log10(error))
+
+
+def _reconstruction(base: BaseModel, picture: Pixels) -> Tensor:
+    with torch.no_grad():
+        decoded = base.decode(base.encode_mode(2 * _batch([picture]) - 1))
+    return (decoded.float().cpu() / 2 + 0.5).clamp(0, 1)
+
+
+def _batch(pictures: Sequence[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+def _score(answer: str, truth: str) -> Score:
+    return Score(int(answer == truth), 1)
+
+
+def table(columns: Mapping[str, Mapping[str, Score]]) -> str:
+    """Scores side by side as a table in Markdown. columns: heading -> row -> score."""
+    rows = list(dict.fromkeys(row for column in columns.values() for row in column))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+        cells = [str(column[row]) if row in column else "" for column in columns.values()]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
