@@ -191,6 +191,31 @@ def garment_attention(
     return term, out[..., [columns.dim + column for column in owned]].float().mean(dim=2)
 
 
+def attention_maps(
+    query: Tensor, garments: GarmentKV, *, regions: Tensor | None = None, attend: Attend = scaled_dot_product
+) -> Tensor:
+    """A_k (Eq. 7-8) of garments that were laid out without maps, by a call of its own: (B, L, N), mean over heads.
+
+    The arguments are those of `garment_attention`. Outside every region nothing is worn: there all maps are 0.
+    """
+    columns, heads, counts = garments.columns, garments.heads, garments.counts
+    tokens = torch.arange(len(counts), device=query.device).repeat_interleave(
+        torch.tensor(counts, device=query.device), output_size=sum(counts)
+    )
+    indicator = functional.one_hot(tokens, len(counts)).to(query)  # -> (M, N)
+    null = garments.key.shape[1] - len(indicator)  # the null token belongs to no garment
+    assert len(counts) <= columns.width
+    indicator = functional.pad(indicator, (0, columns.width - len(counts), 0, null))
+    value = indicator.repeat(1, heads)[None].expand(query.shape[0], -1, -1)
+    owned = list(garments.owned or range(len(counts)))
+    wide = None if regions is None else _in_columns(regions, owned, columns.garments)
+    if columns.widened:
+        query = _widen_query(query, heads, columns, wide)
+    out = attend(query, garments.key.expand(query.shape[0], -1, -1), value, heads)
+    maps = _heads(out, heads)[..., : len(counts)].float().mean(dim=2)
+    return maps if regions is None else maps * regions.amax(dim=-1, keepdim=True).to(maps)
+
+
 def dressing_attention(
     query: Tensor,
     key: Tensor,

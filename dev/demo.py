@@ -41,12 +41,12 @@ def demo() -> None:
     print("[1/4] Starting ComfyUI", flush=True)
     with demo_server() as server:
         print("[2/4] Dressing", flush=True)
-        dressed = run(server, prompt)
+        dressed, maps = run(server, prompt, "SaveImage", "AnyDressingAttentionMaps")
         print("[3/4] The same prompt, undressed", flush=True)
-        plain = run(server, undressed(prompt))
+        (plain,) = run(server, undressed(prompt), "SaveImage")
     print("[4/4] Putting the pictures side by side", flush=True)
     garments = [(path.stem.replace("_", " "), Image.open(path)) for path in garment_pictures(prompt)]
-    sheet = contact_sheet([*garments, ("dressed", dressed), ("undressed", plain)], CAPTION)
+    sheet = contact_sheet([*garments, ("dressed", dressed), ("undressed", plain), ("where they went", maps)], CAPTION)
     PICTURE.parent.mkdir(exist_ok=True)
     sheet.save(PICTURE)
     print(f"\nThe picture is {PICTURE.relative_to(CHECKOUT)}.")
@@ -60,11 +60,11 @@ def demo_server() -> ComfyServer:
     return ComfyServer(find_or_fetch(), BASE, flags=flags)
 
 
-def run(server: ComfyClient, prompt: Prompt) -> Image.Image:
-    """Run a prompt, telling each node and each step; return the one picture that it saves."""
+def run(server: ComfyClient, prompt: Prompt, *kinds: str) -> list[Image.Image]:
+    """Run a prompt, telling each node and each step; return the one picture of each of these kinds of node."""
     result = server.run(prompt, follow=Progress(prompt)).check()
-    (saved,) = (key for key, node in prompt.items() if node["class_type"] == "SaveImage")
-    return Image.open(io.BytesIO(result.images[saved][0])).convert("RGB")
+    shown = {node["class_type"]: result.images[key][0] for key, node in prompt.items() if key in result.images}
+    return [Image.open(io.BytesIO(shown[kind])).convert("RGB") for kind in kinds]
 
 
 class Progress:

@@ -25,7 +25,8 @@ def garment_pictures(prompt: Prompt) -> list[Path]:
 
 
 def undressed(prompt: Prompt) -> Prompt:
-    """Return the prompt without AnyDressing Apply: what was fed by it is fed by its model."""
+    """Return the prompt without AnyDressing Apply and what maps it: what Apply fed is fed by its model."""
+    prompt = {key: node for key, node in prompt.items() if node["class_type"] != "AnyDressingAttentionMaps"}
     models = {key: node["inputs"]["model"] for key, node in prompt.items() if node["class_type"] == "AnyDressingApply"}
     return {
         key: {**node, "inputs": {name: _rewired(value, models) for name, value in node["inputs"].items()}}

@@ -6,6 +6,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import AnyDressingApply
+from .attention_maps import AnyDressingAttentionMaps
 from .demo_checkpoint import AnyDressingDemoCheckpoint
 from .example_garment import AnyDressingExampleGarment
 from .garment_encode import AnyDressingGarmentEncode
@@ -17,6 +18,7 @@ NODES: list[type[io.ComfyNode]] = [
     AnyDressingGarmentEncode,
     AnyDressingGarmentSettings,
     AnyDressingApply,
+    AnyDressingAttentionMaps,
     AnyDressingDemoCheckpoint,
     AnyDressingExampleGarment,
 ]

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..anydressing_core.canvas import region_on_grid
-from ..anydressing_core.dressing_attention import Attend, garment_attention
+from ..anydressing_core.dressing_attention import Attend, attention_maps, garment_attention
 from ..anydressing_core.sites import UNetShape
 from .bank import Bank
 from .errors import problem
@@ -37,6 +37,10 @@ from .garment import Garment
 KEY = "anydressing"
 POSITIVE_LISTS = "anydressing_positive_lists"
 CALL = "anydressing_call"
+RECORDER = "anydressing_recorder"
+
+Recorder = Callable[["Dressing", str, list[int], Tensor], None]
+"""Told at every dressed site: whose garments, the site's key, which of them take part, and A_k (B, h, w, N)."""
 
 Replacement = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
@@ -118,6 +122,22 @@ def publish_condition_call(
     return executor(model, conds, x, timestep, model_options)
 
 
+def record_maps(model: Any, recorder: Recorder) -> Any:
+    """Return a clone of a dressed MODEL that tells `recorder` every A_k of its conditional rows."""
+
+    def publish(executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:
+        return executor(x, timestep, _publish(model_options or {}, RECORDER, recorder), seed)
+
+    watched = model.clone()
+    watched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, RECORDER, publish)
+    return watched
+
+
+def dressings_of(model: Any) -> list[Dressing]:
+    """What a MODEL wears: one entry for each AnyDressing Apply."""
+    return model.get_wrappers(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY)
+
+
 class Dressing:
     """APPLY_MODEL: dress the conditional rows of one U-Net call. Holds nothing that changes from call to call."""
 
@@ -128,6 +148,7 @@ class Dressing:
         self.timing = GarmentTiming(start, end)
         self.timings = [GarmentTiming(garment.start, garment.end) for garment in garments]
         self.regions = [garment.region for garment in garments]
+        self.slots = [garment.slot for garment in garments]
 
     def __call__(
         self,
@@ -189,7 +210,7 @@ class _DressedCall:
     def __init__(
         self, dressing: Dressing, rows: list[bool], active: list[int], regions: list[Tensor] | None, x: Tensor
     ) -> None:
-        self.bank, self.shape = dressing.bank, dressing.shape
+        self.dressing, self.bank, self.shape = dressing, dressing.bank, dressing.shape
         self.rows, self.active, self.regions = rows, active, regions
         # A tensor, because torch.compile bakes Python numbers into the graph.
         self.strength = torch.tensor(dressing.strength, device=x.device)
@@ -242,6 +263,9 @@ class _DressedCall:
                 masks = None if regions is None else regions[span]
                 attend = _attend(extra, garments.columns.widened)
                 term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
+                if RECORDER in extra:
+                    maps = attention_maps(q[span], garments, regions=masks, attend=attend)
+                    extra[RECORDER](self.dressing, key, self.active, _as_picture(maps, extra))
                 part = part + self.strength * term
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -260,6 +284,18 @@ class _DressedCall:
         batch = q.shape[0] // len(self.rows)
         per_row = [torch.stack([region_on_grid(mask, grid) for mask in masks], dim=-1) for masks in self.regions]
         return torch.stack(per_row).repeat_interleave(batch, dim=0)
+
+
+def _as_picture(maps: Tensor, extra: dict[str, Any]) -> Tensor:
+    """Maps (B, L, N) on their site's grid: (B, h, w, N)."""
+    grid = tuple(extra["activations_shape"][-2:])
+    if maps.shape[1] != math.prod(grid):
+        raise problem(
+            "model: this MODEL rearranges its attention (HyperTile, ToMe), so it cannot be mapped.",
+            f"A layer of {grid[0]} x {grid[1]} tokens was asked about {maps.shape[1]}.",
+            "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens.",
+        )
+    return maps.unflatten(1, grid)
 
 
 def _attend(extra: dict[str, Any], widened: bool) -> Attend:

@@ -22,10 +22,10 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ..anydressing_core.atomic_write import write_atomically
+from ..anydressing_core.heat_maps import COLOURS
 from ..anydressing_core.safetensors_header import quote, refusal
 from ..anydressing_core.word_table import POSITIONS, WIDTH, WORDS
 from .base_tokenizer import load_tokenizer
-from .heat_maps import COLOURS
 from .manifest import Item, Manifest, WornGarment, read_manifest
 from .pictures import (
     BadPictureError,

@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..anydressing_core.atomic_write import write_atomically
+from ..anydressing_core.heat_maps import COLOURS, Colour, overlay
 from .base_model import BaseModel
 from .dressing_model import DressingModel
-from .heat_maps import COLOURS, Colour, overlay
 from .sampling import Garment, Person, Pixels, Progress, SamplingSettings, sample_people
 
 FOLDER = "previews"

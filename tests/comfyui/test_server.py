@@ -105,6 +105,7 @@ PROMISES = {
         ["ANYDRESSING_GARMENT"],
     ),
     "AnyDressingApply": (["model", "garments", "strength", "start_percent", "end_percent"], ["MODEL"]),
+    "AnyDressingAttentionMaps": (["model", "positive", "samples", "image"], ["IMAGE", "MASK", "FLOAT"]),
     "AnyDressingDemoCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
     "AnyDressingExampleGarment": (["garment"], ["IMAGE"]),
 }

@@ -7,6 +7,7 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.dressing_attention import (
     REGION_BIAS,
+    attention_maps,
     dressing_attention,
     garment_attention,
     garment_kv,
@@ -284,3 +285,18 @@ def test_one_attention_call_serves_everything():
     laid_out = garment_kv(keys, values, HEADS, null=null_token(), regions=True, maps=True)
     garment_attention(q, laid_out, regions=region_masks(8), attend=attend)
     assert calls == [sum(key.shape[1] for key in keys) + 1]
+
+
+@pytest.mark.parametrize("null", [None, "null"])
+@pytest.mark.parametrize("with_regions", [False, True])
+@pytest.mark.parametrize("kept", [(0, 1, 2), (2, 0), (1,)])
+def test_maps_by_a_call_of_their_own_are_the_textbooks(null, with_regions, kept):
+    q, keys, values = scene(3)
+    token = null_token() if null else None
+    regions = torch.rand(2, PIXELS, 3) if with_regions else None
+    garments = garment_kv(keys, values, HEADS, null=token, regions=with_regions).select(kept)
+    chosen = None if regions is None else regions[..., list(kept)]
+    _, expected = textbook(q, [keys[k] for k in kept], [values[k] for k in kept], null=token, regions=chosen)
+    if chosen is not None:
+        expected = expected * chosen.amax(-1, keepdim=True)
+    torch.testing.assert_close(attention_maps(q, garments, regions=chosen), expected, atol=1e-5, rtol=1e-4)

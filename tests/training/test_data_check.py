@@ -12,10 +12,10 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from comfyui_anydressing.anydressing_core.heat_maps import COLOURS
 from comfyui_anydressing.training import base_tokenizer
 from comfyui_anydressing.training.cache import build_cache
 from comfyui_anydressing.training.data_check import EXAMPLES, KINDS, Note, Report, check_data
-from comfyui_anydressing.training.heat_maps import COLOURS
 from comfyui_anydressing.training.manifest import read_manifest
 from comfyui_anydressing.training.paper_doll import write_dataset
 from comfyui_anydressing.training.pictures import Fault

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from comfyui_anydressing.anydressing_core.heat_maps import COLOURS, VEIL, overlay
 from comfyui_anydressing.training.base_model import BaseModel, NoiseSchedule
-from comfyui_anydressing.training.heat_maps import COLOURS, VEIL, overlay
 from comfyui_anydressing.training.previews import PAPER, Row, Sitter, draw_sheet, sample_rows, save_sheet
 from comfyui_anydressing.training.sampling import Garment, Person, SamplingSettings, sample_people
 from diffusers import AutoencoderTiny

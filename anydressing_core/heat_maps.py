@@ -29,6 +29,15 @@ VEIL = 0.8
 """How much of the picture a veil covers where the map is 1; the rest lets the shapes beneath be seen."""
 
 
+def confusion(maps: Tensor) -> float:
+    """How much garments share the same places: 0 when every place looks at one garment, (N - 1) / N when at all alike.
+
+    maps: A_k (N, ...), at least 0. Places count by how much they look at garments at all; where nobody does, 0.
+    """
+    total = maps.float().sum(dim=0)
+    return float((total - maps.float().amax(dim=0)).sum() / total.sum().clamp(min=1e-12))
+
+
 def overlay(picture: NDArray[np.uint8], maps: Tensor, colours: Sequence[Colour] = COLOURS) -> NDArray[np.uint8]:
     """Lay one veil for each garment over a picture, as dense as its map.
 
