@@ -68,7 +68,7 @@ def run(manifest, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def autoencoder(run):
-    return run("autoencoder", "crop = 32\nwidths = [32, 64]")
+    return run("autoencoder", "crop = 32\nwidths = [32, 64]\nattention = [false, true]")
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_recognisers_export_is_a_feature_network_for_dists(run, tmp_path):
     export_network(run("recogniser", "widths = [8, 12]\nkernel = 5"), out)
     recogniser = load_recogniser(out)
     maps = recogniser(torch.rand(1, 3, 16, 12))
-    assert [tuple(features.shape) for features in maps] == [(1, 8, 16, 12), (1, 12, 8, 6)]
+    assert [tuple(features.shape) for features in maps] == [(1, 8, 8, 6), (1, 12, 4, 3)]
     dists = load_dists(out)
     assert isinstance(dists, Dists)
     image = torch.rand(1, 3, 16, 12)
