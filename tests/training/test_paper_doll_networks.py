@@ -12,9 +12,11 @@ from comfyui_anydressing.training.base_vae import narrowed
 from comfyui_anydressing.training.config import parse_config
 from comfyui_anydressing.training.dists import Dists, load_dists
 from comfyui_anydressing.training.manifest import read_manifest
+from comfyui_anydressing.training.noise import Draw
 from comfyui_anydressing.training.paper_doll import write_dataset
 from comfyui_anydressing.training.paper_doll.config import PaperDollConfig
 from comfyui_anydressing.training.paper_doll.export import export_network
+from comfyui_anydressing.training.paper_doll.parser import ParsingData, load_parser
 from comfyui_anydressing.training.paper_doll.recogniser import (
     HEADS,
     SEVERAL,
@@ -206,3 +208,27 @@ def test_a_worn_garment_is_black_outside_its_mask(manifest):
     picture, _ = RecognitionData(read, "train").view(read.items[0], "worn", 0)
     dark = (picture == 0).all(dim=0).float().mean()
     assert 0.5 < float(dark) < 0.99
+
+
+def test_a_parser_is_trained_and_exported(run, manifest, tmp_path):
+    trained = run("parser", "widths = [6, 8, 8]")
+    out = tmp_path / "parser.safetensors"
+    assert "a parser with" in export_network(trained, out)
+    parser = load_parser(out)
+    item = read_manifest(manifest).items[0]
+    picture = torch.rand(3, 60, 52)
+    parts = parser.parse(picture)
+    assert tuple(parts) == ("background", "person", "upper", "lower", "hat")
+    assert torch.equal(sum(mask.int() for mask in parts.values()), torch.ones(60, 52, dtype=torch.int))
+    data = ParsingData(read_manifest(manifest), "train")
+    picture, truth = data.sample(Draw(0, 0, 0, 0))
+    assert picture.shape == (3, 64, 48)
+    assert {0, 1, 2, 3} <= set(truth.unique().tolist()) <= {0, 1, 2, 3, 4}
+    assert data.name(0) == item.id
+
+
+def test_a_recogniser_is_no_parser(run, tmp_path):
+    out = tmp_path / "recogniser.safetensors"
+    export_network(run("recogniser", "widths = [8, 12]"), out)
+    with pytest.raises(ValueError, match="is not a parser"):
+        load_parser(out)

@@ -15,7 +15,8 @@ class PaperDollConfig(RunConfig):
     """A run of `anydressing train-base`.
 
     network: what is trained. crop, latent_noise: the autoencoder's training squares, in pixels, and how far its latents
-    are shaken before they are decoded. widths, kernel: of a recogniser's stages and first convolution. base: the file
+    are shaken before they are decoded. widths, kernel: of a
+    recogniser's or parser's stages and a recogniser's first convolution. base: the file
     whose U-Net is trained; the export of an autoencoder's run begins one, with U-Net levels of `widths`, of which those
     with `attention` attend. flat_lays: the
     share of the U-Net's samples that show a garment alone. snr_gamma: bounds the weight of timesteps with little noise.
@@ -23,7 +24,7 @@ class PaperDollConfig(RunConfig):
 
     presets: ClassVar[Path] = Path(__file__).parent / "presets"
 
-    network: Literal["autoencoder", "unet", "recogniser"]
+    network: Literal["autoencoder", "unet", "recogniser", "parser"]
     crop: Annotated[Positive, Field(multiple_of=8)] = 96
     latent_noise: Annotated[float, Field(ge=0)] = 0.08
     widths: tuple[Positive, ...] = (64, 128, 128)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a run of `anydressing train-base` to a file: a recogniser, or the base model."""
+"""From a run of `anydressing train-base` to a file: a recogniser, a parser, or the base model."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..run_folder import CONFIG, RunFolder
 from .autoencoder import Autoencoder, whole_picture
 from .base_file import with_other_unet, write_base
 from .config import PaperDollConfig
+from .parser import Parser, save_parser
 from .recogniser import Recogniser, save_recogniser
 
 WORD_TABLE_SEED = 0
@@ -48,6 +49,10 @@ def export_network(run: RunFolder, out: Path, step: int | None = None) -> str:
         recogniser = _filled(Recogniser(config.widths, config.kernel), trained)
         save_recogniser(out, recogniser)
         return f"a recogniser with {_count(recogniser):,} parameters"
+    if config.network == "parser":
+        parser = _filled(Parser(config.widths), trained)
+        save_parser(out, parser)
+        return f"a parser with {_count(parser):,} parameters"
     if config.network == "autoencoder":
         _begin_base(config, _filled(Autoencoder(), trained), out, facts)
         return f"an autoencoder, and a U-Net of random numbers, {'-'.join(map(str, config.widths))}"

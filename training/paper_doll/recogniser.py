@@ -44,7 +44,7 @@ SEVERAL = frozenset({"colours", "wears"})
 WHERE = frozenset({"scene", "pose", "wears"})
 """The heads that look at where in the picture something is."""
 
-GRID = (4, 3)
+GRID = (6, 4)
 """Places, down and across."""
 
 
@@ -75,9 +75,9 @@ class Recogniser(nn.Module):
             )
             for place, (before, after) in enumerate(pairwise((3, *widths)))
         )
-        places = {name: 2 + (GRID[0] * GRID[1] if name in WHERE else 0) for name in HEADS}
+        anywhere, where = 2 * sum(widths), GRID[0] * GRID[1] * widths[-1]
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(places[name] * widths[-1], len(words)) for name, words in HEADS.items()}
+            {name: nn.Linear(anywhere + where * (name in WHERE), len(words)) for name, words in HEADS.items()}
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -94,9 +94,9 @@ class Recogniser(nn.Module):
 
     def classify(self, image: Tensor) -> dict[str, Tensor]:
         """The logits of every head: (B, number of its words)."""
-        last = self(image)[-1]
-        anywhere = torch.cat([last.mean((2, 3)), last.amax((2, 3))], dim=1)
-        where = torch.cat([anywhere, functional.adaptive_avg_pool2d(last, GRID).flatten(1)], dim=1)
+        maps = self(image)
+        anywhere = torch.cat([seen for x in maps for seen in (x.mean((2, 3)), x.amax((2, 3)))], dim=1)
+        where = torch.cat([anywhere, functional.adaptive_avg_pool2d(maps[-1], GRID).flatten(1)], dim=1)
         return {name: head(where if name in WHERE else anywhere) for name, head in self.heads.items()}
 
 

@@ -26,7 +26,7 @@ from .recogniser import (
 )
 
 SHIFT = 12  # pixels that a picture is moved by, at most
-VIEWS = ("flat-lay", "flat-lay", "worn", "person")
+VIEWS = ("flat-lay", "worn", "person", "person")
 
 View = tuple[Tensor, dict[str, Tensor]]
 

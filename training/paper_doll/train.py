@@ -16,6 +16,7 @@ from .autoencoder import AutoencoderTask
 from .base_unet import BaseData, BaseTask, flat_lay_caption
 from .config import PaperDollConfig
 from .garments import SLOTS
+from .parser import ParsingData, ParsingTask
 from .recogniser import KINDS
 from .recognition import RecognitionData, RecognitionTask
 
@@ -25,6 +26,8 @@ def make_task(config: PaperDollConfig, place: Workplace) -> Task:
     manifest = read_manifest(config.data.manifest)
     if config.network == "recogniser":
         return RecognitionTask(config, RecognitionData(manifest, "train"))
+    if config.network == "parser":
+        return ParsingTask(config, ParsingData(manifest, "train"))
     if config.network == "unet":
         return _base_task(config, manifest, place)
     return AutoencoderTask(config, place.run.path, _pictures(manifest))
