@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import torch
@@ -82,6 +83,14 @@ class Sampled:
     maps: Tensor | None
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What stays of a picture while the rest is made anew. latents: (B, 4, h, w), clean. anew: (B, 1, h, w) bool."""
+
+    latents: Tensor
+    anew: Tensor
+
+
 @torch.no_grad()
 def sample_latents(
     unet: UNet2DConditionModel,
@@ -92,16 +101,21 @@ def sample_latents(
     garments: Mapping[str, GarmentKV] | None,
     settings: SamplingSettings,
     progress: Progress | None = None,
+    kept: Kept | None = None,
 ) -> Sampled:
     """Sample clean latents from noise with DDIM (eta = 0) and guidance (Eq. 16).
 
     text: (B, 77, C). no_text: the empty prompt's, (77, C). noise: (B, 4, h, w); the result has its dtype, while the
     U-Net computes in its own. garments: site key -> K' and V', from `DressingModel.garments`; None for nobody dressed.
+    kept: inpainting, as ComfyUI's KSampler does it: what stays is noised to each step's level, with the same noise.
     The maps are A_k averaged over all steps and over all m sites, each brought to h x w, as L_loc averages over them
     (Eq. 15); coarse sites blur the mean, yet none is left out. None when K', V' were laid out without maps.
     """
     latents, sums = noise, dict[str, Tensor]()
     for timestep, following in settings.timesteps:
+        if kept is not None:
+            stays = schedule.add_noise(kept.latents, noise, torch.tensor([timestep]))
+            latents = torch.where(kept.anew, latents, stays)
         role = None if garments is None else DressingRole(garments, settings.strength)
         epsilon = _guided_noise(unet, latents, timestep, text, no_text, role, settings.guidance)
         clean = schedule.remove_noise(latents, epsilon, torch.tensor([timestep]))
@@ -110,6 +124,8 @@ def sample_latents(
             sums[site] = sums.get(site, 0) + maps
         if progress is not None:
             progress(len(latents))
+    if kept is not None:
+        latents = torch.where(kept.anew, latents, kept.latents)
     height, width = latents.shape[-2:]
     return Sampled(latents, _mean_maps(unet, sums, settings.steps, (height, width)) if sums else None)
 
@@ -165,11 +181,15 @@ class Garment:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody to be sampled. name: with the seed it decides the noise. text: (77, C). garments: none or more."""
+    """Somebody to be sampled. name: with the seed it decides the noise. text: (77, C). garments: none or more.
+
+    kept: (latents (4, h, w), anew (1, h, w) bool) when only a part of a picture is made, as in `Kept`.
+    """
 
     name: str
     text: Tensor
     garments: Sequence[Garment] = field(default=())
+    kept: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +238,7 @@ def sample_people(
             model.garments(_outfits(group, model.unet)) if group[0].garments else None,
             settings,
             progress,
+            _kept(group, model.unet.device),
         )
         for index, (row, person) in enumerate(zip(rows, group, strict=True)):
             pixels = as_pixels(base.decode(sampled.latents[index : index + 1])[0])
@@ -233,10 +254,19 @@ def as_pixels(image: Tensor) -> Pixels:
 
 
 def _batches(people: Sequence[Person], batch: int) -> Iterator[list[int]]:
-    """The undressed first, then the dressed: a role, or none, is of a whole call."""
-    for dressed in (False, True):
-        rows = [row for row, person in enumerate(people) if bool(person.garments) is dressed]
+    """The undressed first, then the dressed, and apart those of whom something stays: each is of a whole call."""
+    kinds = [(bool(person.garments), person.kept is not None) for person in people]
+    for kind in product((False, True), repeat=2):
+        rows = [row for row, other in enumerate(kinds) if other == kind]
         yield from (rows[start : start + batch] for start in range(0, len(rows), batch))
+
+
+def _kept(people: Sequence[Person], device: torch.device) -> Kept | None:
+    parts = [person.kept for person in people if person.kept is not None]
+    if not parts:
+        return None
+    latents, anew = (torch.stack(some).to(device) for some in zip(*parts, strict=True))
+    return Kept(latents, anew)
 
 
 def _outfits(people: Sequence[Person], unet: UNet2DConditionModel) -> Outfits:

@@ -11,6 +11,7 @@ from comfyui_anydressing.training.base_model import BaseModel, NoiseSchedule
 from comfyui_anydressing.training.dressing_model import Outfits
 from comfyui_anydressing.training.sampling import (
     Garment,
+    Kept,
     Person,
     SamplingSettings,
     as_pixels,
@@ -149,6 +150,27 @@ def test_the_unconditional_branch_sees_neither_text_nor_garments(make_model, bas
         assert torch.equal(text, ann.text[None])
         assert no_role is None
         assert torch.equal(no_text, NO_TEXT[None])
+
+
+@torch.no_grad()
+def test_what_is_kept_stays_to_the_bit_and_is_seen_at_every_steps_noise(unet):
+    text, noise, _ = people()
+    anew = torch.zeros(len(noise), 1, *noise.shape[-2:], dtype=torch.bool)
+    anew[..., 2:6, 1:4] = True
+    kept = Kept(torch.randn(noise.shape, generator=torch.Generator().manual_seed(3)), anew)
+    seen = []
+    unet.register_forward_pre_hook(lambda _, args: seen.append((args[0], args[1])))
+    settings = SamplingSettings(3, guidance=1.0)
+    latents = sample_latents(unet, SCHEDULE, text, NO_TEXT, noise, None, settings, kept=kept).latents
+    assert torch.equal(latents.masked_select(~anew), kept.latents.masked_select(~anew))
+    assert not torch.equal(latents.masked_select(anew), kept.latents.masked_select(anew))
+    for noisy, timestep in seen:
+        expected = SCHEDULE.add_noise(kept.latents, noise, timestep)
+        torch.testing.assert_close(noisy.masked_select(~anew), expected.masked_select(~anew))
+    everything = Kept(kept.latents, torch.ones_like(anew))
+    free = sample_latents(unet, SCHEDULE, text, NO_TEXT, noise, None, settings)
+    again = sample_latents(unet, SCHEDULE, text, NO_TEXT, noise, None, settings, kept=everything)
+    assert torch.equal(free.latents, again.latents)
 
 
 def test_guidance_one_leaves_out_the_unconditional_branch(make_model, base, calls):
