@@ -211,6 +211,50 @@ def sample(
     typer.echo(f"{len(written)} pictures in {out}.")
 
 
+class Bench(str, Enum):
+    paper_doll = "paper-doll"
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="An AnyDressing file, or the folder of a run.")],
+    base: Annotated[Path, typer.Option(help="The base model that it was trained on.")],
+    out: Annotated[Path, typer.Option(help="The folder for pictures and figures; what is there already is kept.")],
+    judge: Annotated[Path, typer.Option(help="The recogniser that measures; no other than the losses' one.")],
+    parser: Annotated[Path, typer.Option(help="The network that finds garments in pictures.")],
+    bench: Annotated[Bench, typer.Option(help="What it is measured on.")] = Bench.paper_doll,
+    outfits: Annotated[int, typer.Option(min=1, help="How many held-out people.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of DDIM.")] = 30,
+    guidance: Annotated[float, typer.Option(help="omega of Eq. 16.")] = 6.0,
+    strength: Annotated[float, typer.Option(help="lambda of Eq. 6.")] = 0.7,
+) -> None:
+    """Dress held-out people and measure colours, textures, places and mix-ups against the exact truth."""
+    from .cache import BuildStoppedError
+    from .evaluate import evaluate_paper_doll
+    from .interrupts import interrupts
+    from .sampling import SamplingSettings
+
+    with interrupts() as wish, closing(_display()) as display:
+        try:
+            report = evaluate_paper_doll(
+                file,
+                base,
+                out,
+                judge=judge,
+                parser=parser,
+                count=outfits,
+                seed=seed,
+                settings=SamplingSettings(steps, guidance, strength),
+                progress=display.work,
+                stop=lambda: bool(wish),
+            )
+        except BuildStoppedError as stopped:
+            typer.echo(f"{stopped} What is made is kept: the same command goes on from there.")
+            raise typer.Exit(wish.exit_status) from stopped
+    typer.echo(report)
+
+
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 

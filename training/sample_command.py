@@ -49,10 +49,10 @@ def sample_to_folder(
     if (prompt is None) == (manifest is None):
         why = "A picture is made from a prompt and garments, or people are taken from a manifest."
         raise refusal("anydressing sample", "needs one of --prompt and --manifest", why, "give exactly one of them.")
-    checkpoint = finished_file(RunFolder.open(file)) if file.is_dir() else load_checkpoint(file)
+    checkpoint = load_file(file)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_base(base, device=device, dtype=torch.float32, tokenizer=tokenizer)
-    model = _model(checkpoint, loaded)
+    model = dressing_model(checkpoint, loaded)
     people, sources = (
         _people_of(manifest, split, count, checkpoint, loaded)
         if manifest is not None
@@ -79,7 +79,13 @@ def sample_to_folder(
     return paths
 
 
-def _model(checkpoint: Checkpoint, base: BaseModel) -> DressingModel:
+def load_file(path: Path) -> Checkpoint:
+    """An AnyDressing file, or that of a run as it stands. Raises ValueError when it is neither."""
+    return finished_file(RunFolder.open(path)) if path.is_dir() else load_checkpoint(path)
+
+
+def dressing_model(checkpoint: Checkpoint, base: BaseModel) -> DressingModel:
+    """A finished file on its base model, frozen. Raises ValueError when they do not fit."""
     if checkpoint.info.unet != base.shape:
         why = "Its W_k' and W_v' have the widths of the U-Net it was trained on."
         raise refusal("This AnyDressing file", "does not fit the base model", why, "name the base it was trained on.")

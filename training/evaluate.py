@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`anydressing evaluate`: first the pictures, then what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..anydressing_core.atomic_write import write_atomically
+from .base_model import load_base
+from .paper_doll.bench_pictures import make_pictures
+from .paper_doll.bench_report import measure
+from .paper_doll.parser import load_parser
+from .paper_doll.recogniser import load_recogniser
+from .sample_command import load_file
+from .sampling import SamplingSettings
+
+
+def evaluate_paper_doll(
+    file: Path,
+    base: Path,
+    out: Path,
+    *,
+    judge: Path,
+    parser: Path,
+    count: int,
+    seed: int,
+    settings: SamplingSettings,
+    progress: Callable[[str, int, int], None],
+    stop: Callable[[], bool],
+) -> str:
+    """Make the pictures below `out/pictures` and the figures `out/figures.json` and `.md`; returns the latter.
+
+    Raises ValueError in the user's words, BuildStoppedError after `stop`.
+    """
+    checkpoint, judging, parsing = load_file(file), load_recogniser(judge), load_parser(parser)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_base(base, device=device, dtype=torch.float32)
+    pictures = out / "pictures"
+    make_pictures(checkpoint, loaded, pictures, count=count, settings=settings, seed=seed, progress=progress, stop=stop)
+    report = measure(pictures, loaded, judging, parsing, progress)
+    write_atomically(out / "figures.json", report.to_json().encode())
+    write_atomically(out / "figures.md", report.to_markdown().encode())
+    return report.to_markdown()

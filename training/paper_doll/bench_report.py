@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bench's figures: what the pictures of `bench_pictures` are worth, against the exact truth.
+
+It reads pictures and what stands beside them, paints the truth anew from its seed, and samples nothing.
+
+Every figure is a mean over outfits with its 95 % bootstrap interval. The autoencoder's own error is the floor, somebody
+else's garments are the control; for pictures made freely the garments are found by the parser, whose own error on
+held-out renders is printed beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...anydressing_core.canvas import foreground_cells
+from ...anydressing_core.safetensors_header import refusal
+from ..base_model import BaseModel
+from ..dists import Dists
+from ..metrics import (
+    Mean,
+    colour_error,
+    interval,
+    is_swapped,
+    leakage,
+    localisation_iou,
+    look_of,
+    mask_iou,
+    rank_among,
+    texture_error,
+)
+from .bench_pictures import ABOUT, CELL, Outfit, anew_mask, outfit
+from .evidence import recognised, reconstructed
+from .parser import Parser
+from .recogniser import Recogniser
+from .samples import Sample, sample
+
+DISTRACTORS = 32
+FIRST_DISTRACTOR = 50_000  # their seeds in the held-out split
+FEWEST_PIXELS = 40
+"""Where a garment shows on fewer pixels, at these sizes, nothing can be said of it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """figures: what is measured -> its mean. about: what the pictures were made from."""
+
+    figures: dict[str, Mean]
+    about: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Figures and origin, for a machine."""
+        figures = {name: asdict(mean) for name, mean in self.figures.items()}
+        return json.dumps({"about": self.about, "figures": figures}, indent=1) + "\n"
+
+    def to_markdown(self) -> str:
+        """A table, in the order in which the figures were taken."""
+        lines = ["| | mean [95 %] | outfits |", "|---|---|---|"]
+        return (
+            "\n".join([*lines, *(f"| {name} | {mean} | {mean.count} |" for name, mean in self.figures.items())]) + "\n"
+        )
+
+
+def measure(
+    folder: Path,
+    base: BaseModel,
+    judge: Recogniser,
+    parser: Parser,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Report:
+    """Measure the pictures in a folder. Raises ValueError when there are none."""
+    abouts = {int(path.parent.name): json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{ABOUT}"))}
+    if not abouts:
+        why = f"It has no finished outfit, which would hold a file {ABOUT}."
+        raise refusal(f"The folder {str(folder)!r}", "has nothing to measure", why, "let the bench make its pictures.")
+    about = next(iter(abouts.values()))
+    bench = _Bench(base, judge, parser, Dists(judge), about["slots"], tuple(about["size"]))
+    values: dict[str, list[float]] = defaultdict(list)
+    for done, seed in enumerate(abouts):
+        progress("measuring", done, len(abouts))
+        for name, value in bench.figures(folder / str(seed), outfit(seed, bench.slots, bench.size)).items():
+            values[name].append(value)
+    progress("measuring", len(abouts), len(abouts))
+    return Report({name: interval(some) for name, some in values.items()}, {**about, "outfits": len(abouts)})
+
+
+class _Bench:
+    """What the pictures are judged with."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        judge: Recogniser,
+        parser: Parser,
+        dists: Dists,
+        slots: Sequence[str],
+        size: tuple[int, int],
+    ) -> None:
+        self.base, self.judge, self.parser, self.dists, self.slots, self.size = base, judge, parser, dists, slots, size
+        hats = float("hat" in slots)
+        crowd = [sample(FIRST_DISTRACTOR + index, "held_out", size, hats) for index in range(DISTRACTORS)]
+        self.distractors = {slot: [self._lain(slot, one) for one in crowd] for slot in slots}
+
+    def figures(self, folder: Path, one: Outfit) -> dict[str, float]:
+        """All figures of one outfit."""
+        truth = one.truth
+        masks = {slot: torch.from_numpy(truth.garments[slot].mask) for slot in self.slots}
+        seen = {slot: mask for slot, mask in masks.items() if int(mask.sum()) >= FEWEST_PIXELS}
+        figures: dict[str, float] = {}
+        pictures = {
+            "floor (autoencoder)": reconstructed(self.base, truth.person),
+            **{name: _pixels(folder / f"{name}.png") for name in ("masked", "shuffled")},
+        }
+        for name, picture in pictures.items():
+            figures |= self._against_truth(name, _unit(picture), _unit(truth.person), seen)
+        for slot, mask in seen.items():
+            alone = _unit(_pixels(folder / f"only-{slot}.png"))
+            figures |= self._against_truth(f"only {slot}", alone, _unit(truth.person), {slot: mask})
+        figures |= self._whose("masked", _unit(pictures["masked"]), seen, truth)
+        maps = torch.stack([_map(folder / f"masked-attention-{slot}.png") for slot in self.slots])
+        figures["attention IoU, masked"] = localisation_iou(maps, torch.stack(list(masks.values())))
+        return figures | self._free(folder, one)
+
+    def _against_truth(self, name: str, picture: Tensor, truth: Tensor, masks: dict[str, Tensor]) -> dict[str, float]:
+        if not masks:
+            return {}
+        colours = [colour_error(picture, truth, mask) for mask in masks.values()]
+        textures = [texture_error(picture, truth, mask, self.dists) for mask in masks.values()]
+        return {f"colour error, {name}": float(np.mean(colours)), f"DISTS, {name}": float(np.mean(textures))}
+
+    def _whose(self, name: str, picture: Tensor, masks: dict[str, Tensor], truth: Sample) -> dict[str, float]:
+        looks = {slot: look_of(self.judge, picture, mask) for slot, mask in masks.items()}
+        own = {slot: self._lain(slot, truth) for slot in masks}
+        if not looks:
+            return {}
+        first = [float(rank_among(looks[slot], own[slot], self.distractors[slot]) == 0) for slot in looks]
+        figures = {f"own garment nearest of {DISTRACTORS + 1}, {name}": float(np.mean(first))}
+        if {"upper", "lower"} <= looks.keys():
+            swapped = is_swapped((looks["upper"], looks["lower"]), (own["upper"], own["lower"]))
+            figures[f"swapped, {name}"] = float(swapped)
+        return figures
+
+    def _lain(self, slot: str, worn: Sample) -> Tensor:
+        """The look of a garment laid flat."""
+        picture = _unit(worn.garments[slot].flat_lay)
+        cells = foreground_cells(2 * picture[None] - 1)
+        return look_of(self.judge, picture, cells.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1))
+
+    def _free(self, folder: Path, one: Outfit) -> dict[str, float]:
+        """Figures of the pictures that nothing but caption and garments were given for."""
+        free, undressed = (_pixels(folder / f"{name}.png") for name in ("free", "undressed"))
+        parts = self.parser.parse(_unit(free))
+        real = self.parser.parse(_unit(one.truth.person))
+        true = torch.stack([torch.from_numpy(one.truth.garments[slot].mask) for slot in self.slots])
+        figures = {
+            "parser IoU, held-out renders": float(mask_iou(torch.stack([real[s] for s in self.slots]), true).mean())
+        }
+        found = {slot: parts[slot] for slot in self.slots if int(parts[slot].sum()) >= FEWEST_PIXELS}
+        figures["garments found, free"] = len(found) / len(self.slots)
+        figures |= self._whose("free", _unit(free), found, one.truth)
+        maps = torch.stack([_map(folder / f"free-attention-{slot}.png") for slot in self.slots])
+        figures["attention IoU, free"] = localisation_iou(maps, torch.stack([parts[slot] for slot in self.slots]))
+        both = [self.parser.parse(_unit(picture))[slot].numpy() for picture in (free, undressed) for slot in self.slots]
+        worn = anew_mask(both)[0].repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
+        figures["leakage, free"] = leakage(_unit(free), _unit(undressed), worn)
+        for name, picture in (("free", free), ("undressed", undressed)):
+            scores = recognised(self.judge, [picture], [one.truth.labels])
+            figures[f"scene recognised, {name}"] = float(scores["scene"].right)
+            figures[f"pose recognised, {name}"] = float(scores["pose"].right)
+        return figures
+
+
+def _pixels(path: Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def _map(path: Path) -> Tensor:
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("L"))).float() / 255
+
+
+def _unit(pixels: np.ndarray[Any, Any]) -> Tensor:
+    """(H, W, 3) bytes as (3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
