@@ -83,8 +83,9 @@ def test_the_first_workflow_runs_and_shows_its_picture(frontend):
     ran = frontend.run()
     assert ran.status == "success", ran
     shown = {kind: (width, height) for kind, width, height in frontend.shown_images()}
-    assert shown["SaveImage"] == (192, 256)
-    assert shown["AnyDressingGarmentEncode"] == (192, 256)
+    assert shown["SaveImage"] == (288, 384)
+    assert shown["AnyDressingGarmentEncode"] == (288, 384)
+    assert shown["AnyDressingAttentionMaps"] == (288, 384)
 
 
 def test_the_artists_workflow_is_accepted_as_it_is(frontend):

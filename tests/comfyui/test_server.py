@@ -48,7 +48,7 @@ def graph(shipped):
     for node in (UPPER, LOWER):
         graph[node]["inputs"].update(size="custom", width=64, height=96)
     graph["10"]["inputs"].update(width=64, height=96)
-    graph[SAMPLER]["inputs"].update(steps=2)
+    graph[SAMPLER]["inputs"].update(steps=2, sampler_name="euler", scheduler="normal")
     return graph
 
 
@@ -123,7 +123,7 @@ def test_node_ids_inputs_and_outputs_are_what_was_promised(server):
 def test_every_input_and_output_has_a_tooltip(server):
     for name in PROMISES:
         info = server.object_info()[name]
-        for group in info["input"].values():
+        for group in (info["input"].get("required", {}), info["input"].get("optional", {})):
             for entry, (_, options) in group.items():
                 assert options.get("tooltip"), f"{name}.{entry}"
         assert all(info["output_tooltips"]), name

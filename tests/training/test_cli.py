@@ -505,7 +505,8 @@ def verbs_in(text):
 
 
 def test_the_verbs_stay():
-    assert verbs_in(help_of()) == ["train", "train-base", "export", "export-base", "doctor", "sample", "data"]
+    verbs = ["train", "train-base", "export", "export-base", "doctor", "sample", "evaluate", "data"]
+    assert verbs_in(help_of()) == verbs
     assert verbs_in(help_of("data")) == ["paper-doll", "check", "cache"]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..base_model import load_base
 from ..cache import BaseEncoders, build_cache
@@ -45,6 +46,7 @@ def _base_task(config: PaperDollConfig, manifest: Manifest, place: Workplace) ->
     assert config.base is not None
     device = place.accelerator.device
     base = load_base(config.base.checkpoint, device=device, dtype=torch.float32, tokenizer=config.base.tokenizer)
+    nn.Module.to(base.vae, dtype=place.frozen_dtype)  # as an adapter's run has it: then both read the same cache
     cached = build_cache(
         manifest,
         BaseEncoders(base),
