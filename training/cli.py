@@ -94,6 +94,7 @@ def train(
     """Train an AnyDressing file: garment LoRAs, W_k', W_v' and the null token."""
     from .config import load_config
     from .dressing_task import check_sources, make_dressing_task
+    from .runs import end_one_of_several
     from .runs import train as run
 
     overrides = list(setting or [])
@@ -103,7 +104,9 @@ def train(
         overrides.append(f"adapter.init={json.dumps(str(init))}")
     settings = load_config(config, overrides)
     check_sources(settings)
-    raise typer.Exit(_finish(run(settings, make_dressing_task, resume=resume, console=_console()), settings.folder))
+    status = _finish(run(settings, make_dressing_task, resume=resume, console=_console()), settings.folder)
+    end_one_of_several(status)
+    raise typer.Exit(status)
 
 
 @app.command("train-base")
@@ -116,10 +119,13 @@ def train_base(
     from .config import load_config
     from .paper_doll.config import PaperDollConfig
     from .paper_doll.train import make_task
+    from .runs import end_one_of_several
     from .runs import train as run
 
     settings = load_config(config, setting or [], PaperDollConfig)
-    raise typer.Exit(_finish(run(settings, make_task, resume=resume, console=_console()), settings.folder))
+    status = _finish(run(settings, make_task, resume=resume, console=_console()), settings.folder)
+    end_one_of_several(status)
+    raise typer.Exit(status)
 
 
 @app.command()

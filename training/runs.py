@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -77,8 +79,21 @@ def train(config: Config, make_task: MakeTask[Config], *, resume: bool, console:
         task = make_task(config, Workplace(run, accelerator, display, wish))
         accelerator.wait_for_everyone()
         outcome = Trainer(task, config, run, accelerator, display).train(wish)
+        accelerator.wait_for_everyone()
         accelerator.end_training()  # else a process may abort when it ends while its connections are open
         return outcome
+
+
+def end_one_of_several(status: int) -> None:
+    """End this process at once if it is one of several that trained together; else return.
+
+    When Python takes such a process down in the ordinary way, PyTorch's threads abort it now and then, after all is
+    saved, and the launcher takes that for a failure.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _open_run(config: RunConfig, resume: bool) -> RunFolder:

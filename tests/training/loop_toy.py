@@ -29,7 +29,7 @@ if "comfyui_anydressing" not in sys.modules:  # a script
 
 from comfyui_anydressing.training.config import RunConfig, parse_config
 from comfyui_anydressing.training.loop import Terms
-from comfyui_anydressing.training.runs import train
+from comfyui_anydressing.training.runs import end_one_of_several, train
 
 ITEMS = 12
 
@@ -166,3 +166,4 @@ if __name__ == "__main__":
         serve(answer)
     else:
         train_toy(toy_config(*sys.argv[1:]))
+        end_one_of_several(0)
