@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from comfyui_anydressing.anydressing_core.safetensors_header import read_header
 from comfyui_anydressing.dev.client import Prompt
 from comfyui_anydressing.dev.comfyui import CHECKOUT, find_or_fetch
 from comfyui_anydressing.dev.contact_sheet import INK, PAPER
@@ -181,10 +182,7 @@ def plot(curves: Sequence[tuple[str, list[tuple[int, float]]]], size: tuple[int,
 
 def facts() -> dict[str, str]:
     """What the base model's file says of itself."""
-    data = (DEMO / "paper_doll_base.safetensors").open("rb")
-    with data as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return header["__metadata__"]
+    return dict(read_header(DEMO / "paper_doll_base.safetensors").metadata)
 
 
 def page(
@@ -202,9 +200,7 @@ def page(
         "",
         "<!-- Written by `python -m benchmarks.base_evidence RUN ...`; do not edit. -->",
         "",
-        f"`demo/paper_doll_base.safetensors`: U-Net {widths}, {about['steps']} steps; {about.get('recipe', '')}".rstrip(
-            "; "
-        ),
+        f"`demo/paper_doll_base.safetensors`: U-Net {widths}, {about['steps']} steps.",
         "",
         f"{len(PROMPTS)} captions of held-out people, seeds {SEEDS[0]} and {SEEDS[1]}, sampled by ComfyUI's own KSampler",
         f"(ddim, normal, {STEPS} steps, cfg {GUIDANCE:g}, {SIZE[1]} x {SIZE[0]}):",

@@ -94,7 +94,6 @@ def train(
     """Train an AnyDressing file: garment LoRAs, W_k', W_v' and the null token."""
     from .config import load_config
     from .dressing_task import check_sources, make_dressing_task
-    from .runs import end_one_of_several
     from .runs import train as run
 
     overrides = list(setting or [])
@@ -104,9 +103,7 @@ def train(
         overrides.append(f"adapter.init={json.dumps(str(init))}")
     settings = load_config(config, overrides)
     check_sources(settings)
-    status = _finish(run(settings, make_dressing_task, resume=resume, console=_console()), settings.folder)
-    end_one_of_several(status)
-    raise typer.Exit(status)
+    raise typer.Exit(_finish(run(settings, make_dressing_task, resume=resume, console=_console()), settings.folder))
 
 
 @app.command("train-base")
@@ -119,13 +116,10 @@ def train_base(
     from .config import load_config
     from .paper_doll.config import PaperDollConfig
     from .paper_doll.train import make_task
-    from .runs import end_one_of_several
     from .runs import train as run
 
     settings = load_config(config, setting or [], PaperDollConfig)
-    status = _finish(run(settings, make_task, resume=resume, console=_console()), settings.folder)
-    end_one_of_several(status)
-    raise typer.Exit(status)
+    raise typer.Exit(_finish(run(settings, make_task, resume=resume, console=_console()), settings.folder))
 
 
 @app.command()
@@ -226,7 +220,7 @@ def evaluate(
     file: Annotated[Path, typer.Argument(help="An AnyDressing file, or the folder of a run.")],
     base: Annotated[Path, typer.Option(help="The base model that it was trained on.")],
     out: Annotated[Path, typer.Option(help="The folder for pictures and figures; what is there already is kept.")],
-    judge: Annotated[Path, typer.Option(help="The recogniser that measures; no other than the losses' one.")],
+    judge: Annotated[Path, typer.Option(help="The recogniser that measures; another than the losses' one.")],
     parser: Annotated[Path, typer.Option(help="The network that finds garments in pictures.")],
     bench: Annotated[Bench, typer.Option(help="What it is measured on.")] = Bench.paper_doll,
     outfits: Annotated[int, typer.Option(min=1, help="How many held-out people.")] = 200,
@@ -346,11 +340,15 @@ def _display() -> Any:
 
 
 def _finish(outcome: Any, folder: Path) -> int:
+    from .runs import end_one_of_several
+
     finished = outcome.interrupted is None
     if os.environ.get("RANK", "0") == "0":  # under `accelerate launch` one process speaks for all
         stopped = f"Stopped at step {outcome.step}; everything is saved. Go on with --resume."
         typer.echo(f"Finished at step {outcome.step}: {folder}" if finished else stopped)
-    return 0 if finished else 128 + int(outcome.interrupted)
+    status = 0 if finished else 128 + int(outcome.interrupted)
+    end_one_of_several(status)
+    return status
 
 
 def _fail(text: str, status: int) -> int:

@@ -80,9 +80,9 @@ class AdapterSettings(Section):
     author: str = UNKNOWN
 
     @property
-    def scale(self) -> float:
-        """alpha / rank."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
+    def chosen_alpha(self) -> float:
+        """alpha, or the rank where it is left out."""
+        return float(self.rank) if self.alpha is None else self.alpha
 
 
 class Losses(Section):

@@ -150,9 +150,9 @@ class DressingTask:
 
         def texture(latent: Tensor, row: int) -> Tensor:
             only = slice(row, row + 1)
-            image = self._base.decode(latent)
             if row not in batch.pictures:  # it was lost on the way, which its sample has said
                 return 0 * latent.sum().expand(len(TEXTURE_PARTS))
+            image = self._base.decode(latent)
             truth = batch.pictures[row][None]
             return texture_of_rows(
                 image, truth, batch.masks[only], edges[only], dists, self._reading, present=batch.present[only]
@@ -239,7 +239,7 @@ def adapter_info(config: TrainConfig, shape: UNetShape, dataset: str) -> Checkpo
         unet=shape,
         slots=adapter.slots,
         rank=dict.fromkeys(adapter.slots, adapter.rank),
-        alpha=dict.fromkeys(adapter.slots, adapter.scale * adapter.rank),
+        alpha=dict.fromkeys(adapter.slots, adapter.chosen_alpha),
         lora_targets=tuple(adapter.lora_targets.split(",")),  # type: ignore[arg-type]
         feature_tap=adapter.feature_tap,
         null_token=adapter.null_token,

@@ -238,7 +238,7 @@ class Rehearsal:
             unet=self.shape,
             slots=settings.slots,
             rank=dict.fromkeys(settings.slots, settings.rank),
-            alpha=dict.fromkeys(settings.slots, settings.scale * settings.rank),
+            alpha=dict.fromkeys(settings.slots, settings.chosen_alpha),
             lora_targets=targets,
             feature_tap=settings.feature_tap,
             null_token=settings.null_token,

@@ -169,7 +169,8 @@ class _Bench:
         figures |= self._whose("free", _unit(free), found, one.truth)
         maps = torch.stack([_map(folder / f"free-attention-{slot}.png") for slot in self.slots])
         figures["attention IoU, free"] = localisation_iou(maps, torch.stack([parts[slot] for slot in self.slots]))
-        both = [self.parser.parse(_unit(picture))[slot].numpy() for picture in (free, undressed) for slot in self.slots]
+        before = self.parser.parse(_unit(undressed))
+        both = [found_parts[slot].numpy() for found_parts in (parts, before) for slot in self.slots]
         worn = anew_mask(both)[0].repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
         figures["leakage, free"] = leakage(_unit(free), _unit(undressed), worn)
         for name, picture in (("free", free), ("undressed", undressed)):
