@@ -197,10 +197,12 @@ def check_sources(config: TrainConfig) -> None:
         read_info(config.adapter.init)
 
 
-def make_dressing_task(config: TrainConfig, place: Workplace) -> DressingTask:
+def make_dressing_task(
+    config: TrainConfig, place: Workplace, kind: type[DressingModel] = DressingModel
+) -> DressingTask:
     """Load the base model, build the caches and lay out the adapter of a run.
 
-    The main process builds the caches, the others find them built. A signal meanwhile ends the process.
+    kind: another model around the adapter, for comparison. The main process builds the caches, the others find them built. A signal meanwhile ends the process.
     """
     losses, accelerator, folder = config.losses, place.accelerator, place.run.path
     dists = load_dists(losses.feature_network).to(accelerator.device) if losses.texture > 0 else None
@@ -213,7 +215,7 @@ def make_dressing_task(config: TrainConfig, place: Workplace) -> DressingTask:
         base.vae.enable_gradient_checkpointing()
     init = None if config.adapter.init is None else load_checkpoint(config.adapter.init)
     torch.manual_seed(config.seed)  # for the LoRAs' first weights; all later chance comes from the draws
-    model, new_slots = _start(config, base, init, manifest, place)
+    model, new_slots = _start(config, base, init, manifest, place, kind)
     with accelerator.main_process_first():
         cached, shown = _caches(config, base, manifest, new_slots, place)
     foreground = config.adapter.garment_tokens == "foreground"
@@ -277,7 +279,12 @@ def cache_for(config: TrainConfig, progress: Progress, stop: Callable[[], bool])
 
 
 def _start(
-    config: TrainConfig, base: BaseModel, init: Checkpoint | None, manifest: Manifest, place: Workplace
+    config: TrainConfig,
+    base: BaseModel,
+    init: Checkpoint | None,
+    manifest: Manifest,
+    place: Workplace,
+    kind: type[DressingModel],
 ) -> tuple[DressingModel, list[str]]:
     """The adapter before step 0, and which garment kinds it alone trains; all of it when there are none."""
     info = adapter_info(config, base.shape, f"{manifest.folder.name} ({manifest.digest[:12]})")
@@ -304,7 +311,7 @@ def _start(
     start = place.run.path / START
     if place.accelerator.is_main_process and not place.run.steps():
         save_checkpoint(start, adapter.checkpoint())
-    return DressingModel(base.unet, adapter).to(place.accelerator.device), new_slots
+    return kind(base.unet, adapter).to(place.accelerator.device), new_slots
 
 
 def _both(before: str, now: str) -> str:

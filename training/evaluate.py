@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..anydressing_core.atomic_write import write_atomically
 from .base_model import load_base
@@ -14,7 +15,7 @@ from .paper_doll.bench_pictures import make_pictures
 from .paper_doll.bench_report import measure
 from .paper_doll.parser import load_parser
 from .paper_doll.recogniser import load_recogniser
-from .sample_command import load_file
+from .sample_command import dressing_model, load_file
 from .sampling import SamplingSettings
 
 
@@ -38,8 +39,19 @@ def evaluate_paper_doll(
     checkpoint, judging, parsing = load_file(file), load_recogniser(judge), load_parser(parser)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_base(base, device=device, dtype=torch.float32)
+    nn.Module.to(loaded.unet, dtype=torch.bfloat16)  # half the time on a CPU
     pictures = out / "pictures"
-    make_pictures(checkpoint, loaded, pictures, count=count, settings=settings, seed=seed, progress=progress, stop=stop)
+    make_pictures(
+        dressing_model(checkpoint, loaded),
+        checkpoint.identity,
+        loaded,
+        pictures,
+        count=count,
+        settings=settings,
+        seed=seed,
+        progress=progress,
+        stop=stop,
+    )
     report = measure(pictures, loaded, judging, parsing, progress)
     write_atomically(out / "figures.json", report.to_json().encode())
     write_atomically(out / "figures.md", report.to_markdown().encode())

@@ -24,13 +24,7 @@ Features = Callable[[Tensor], list[Tensor]]
 
 def colour_error(picture: Tensor, truth: Tensor, mask: Tensor) -> float:
     """The mean difference in CIE Lab (Delta E 1976) inside a mask; about 2 is just visible, 100 is black for white."""
-    import cv2
-
-    def lab(image: Tensor) -> Tensor:
-        pixels = np.ascontiguousarray(image.clamp(0, 1).permute(1, 2, 0).numpy(), np.float32)
-        return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB))
-
-    return float((lab(picture) - lab(truth)).square().sum(dim=-1).sqrt()[mask].mean())
+    return float((_lab(picture) - _lab(truth)).square().sum(dim=-1).sqrt()[mask].mean())
 
 
 def texture_error(picture: Tensor, truth: Tensor, mask: Tensor, dists: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -39,6 +33,26 @@ def texture_error(picture: Tensor, truth: Tensor, mask: Tensor, dists: Callable[
     down, across = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
     mine, theirs = ((image * mask)[None, :, down, across] for image in (picture, truth))
     return float(dists(mine, theirs))
+
+
+def palette_error(picture: Tensor, mask: Tensor, garment: Tensor, garment_mask: Tensor, quantiles: int = 64) -> float:
+    """How far apart the colours of two garments are, wherever in the garment they stand: 0 for equal palettes.
+
+    The distance in CIE Lab between the sorted values of each channel, at so many quantiles; the masks are not empty.
+    """
+    at = (torch.arange(quantiles) + 0.5) / quantiles
+    mine, theirs = (
+        torch.quantile(_lab(image)[inside], at, dim=0) for image, inside in ((picture, mask), (garment, garment_mask))
+    )
+    return float((mine - theirs).square().sum(dim=-1).sqrt().mean())
+
+
+def _lab(image: Tensor) -> Tensor:
+    """CIE Lab, (H, W, 3)."""
+    import cv2
+
+    pixels = np.ascontiguousarray(image.clamp(0, 1).permute(1, 2, 0).numpy(), np.float32)
+    return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB))
 
 
 # ---- whose garment is it? -------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfyui_anydressing.training.base_model import load_base
 from comfyui_anydressing.training.cli import main
-from comfyui_anydressing.training.paper_doll.bench_pictures import FIRST, anew_mask, outfit
+from comfyui_anydressing.training.paper_doll.bench_pictures import FIRST, WAYS, anew_mask, outfit
 from comfyui_anydressing.training.paper_doll.bench_report import measure
 from comfyui_anydressing.training.paper_doll.parser import PARTS, Parser, save_parser
 from comfyui_anydressing.training.paper_doll.recogniser import Recogniser, save_recogniser
@@ -142,7 +142,7 @@ def constructed(small_base, tmp_path):
                 for slot in SLOTS:
                     attention = Image.fromarray((masks[slot].numpy() * 255).astype(np.uint8))
                     attention.save(folder / f"{way}-attention-{slot}.png")
-            (folder / "about.json").write_text(json.dumps({"slots": SLOTS, "size": SIZE}))
+            (folder / "about.json").write_text(json.dumps({"slots": SLOTS, "size": SIZE, "ways": WAYS}))
         return {name: mean.value for name, mean in measure(tmp_path, base, judge, parser).figures.items()}
 
     return build
@@ -159,6 +159,8 @@ def test_the_truth_scores_as_the_truth(constructed):
     assert figures["parser IoU, held-out renders"] == 1
     assert figures["leakage, free"] == 0
     assert figures["garments found, free"] == 1
+    for way in ("masked", "free"):
+        assert figures[f"palette error, {way}"] < 0.7 * figures[f"palette error, {way}, of somebody else's"]
 
 
 def test_leaking_and_fading_are_seen(constructed):

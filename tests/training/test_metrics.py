@@ -14,6 +14,7 @@ from comfyui_anydressing.training.metrics import (
     localisation_iou,
     look_of,
     mask_iou,
+    palette_error,
     rank_among,
     texture_error,
 )
@@ -93,6 +94,18 @@ def test_attention_on_its_garment_is_localised():
     half = exact.clone()
     half[:, :16] = 0
     assert 0 < localisation_iou(half, masks) < 0.7
+
+
+def test_a_palette_does_not_care_where_its_colours_stand():
+    across, upside = striped(RED, BLUE), striped(RED, BLUE).flip(1, 2)
+    everywhere = torch.ones_like(MASK)
+    assert palette_error(across, everywhere, upside, everywhere) == pytest.approx(0, abs=1e-3)
+    assert palette_error(plain(*RED), MASK, plain(*RED), everywhere) == pytest.approx(0, abs=1e-3)
+    near, far = (palette_error(across, MASK, other, MASK) for other in (striped(RED, RED), striped(BLUE, BLUE)))
+    assert min(near, far) > 20
+    outside = across.clone()
+    outside[:, ~MASK] = 0
+    assert palette_error(outside, MASK, across, MASK) == pytest.approx(0, abs=1e-3)
 
 
 def test_iou_of_known_masks():

@@ -26,16 +26,17 @@ from torch.nn import functional
 
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.canvas import foreground_cells, garment_canvas
-from ...anydressing_core.checkpoint import Checkpoint
+from ...anydressing_core.checkpoint_info import CheckpointInfo
 from ...anydressing_core.safetensors_header import refusal
 from ..base_model import BaseModel
 from ..cache import BuildStoppedError
+from ..dressing_model import DressingModel
 from ..previews import png_bytes
-from ..sample_command import dressing_model
 from ..sampling import Garment, Person, Picture, SamplingSettings, sample_people
 from .garments import SLOTS
 from .samples import Sample, sample
 
+WAYS = ("masked", "shuffled", "only", "free", "undressed")
 ABOUT = "about.json"
 FIRST = 10_000  # the first outfit's seed in the held-out split
 MARGIN = 8  # pixels around the garments that are made anew, too
@@ -67,12 +68,14 @@ def anew_mask(masks: Sequence[np.ndarray[Any, Any]]) -> Tensor:
 
 
 def make_pictures(
-    checkpoint: Checkpoint,
+    model: DressingModel,
+    identity: str,
     base: BaseModel,
     folder: Path,
     *,
     count: int,
     settings: SamplingSettings,
+    ways: Sequence[str] = WAYS,
     seed: int = 0,
     at_once: int = 4,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -80,24 +83,27 @@ def make_pictures(
 ) -> None:
     """Dress `count` held-out outfits in every way; those that are there already, made alike, are kept.
 
-    Raises ValueError for a folder with pictures of another file or other settings, BuildStoppedError after `stop`.
+    identity: what tells the model's weights from any others. Raises ValueError for a folder with pictures of other
+    weights or settings, BuildStoppedError after `stop`.
     """
-    slots = [slot for slot in SLOTS if slot in checkpoint.info.slots]
+    info = model.adapter.info
+    slots = [slot for slot in SLOTS if slot in info.slots]
     made_from = {
-        "file": checkpoint.identity,
+        "file": identity,
         "base": base.sha256,
         "seed": seed,
         "slots": slots,
-        "size": list(checkpoint.info.resolution),
+        "ways": list(ways),
+        "size": list(info.resolution),
         **asdict(settings),
     }
     todo = [one for one in range(FIRST, FIRST + count) if not _is_there(folder / str(one), made_from)]
-    model, no_text, done = dressing_model(checkpoint, base), base.encode_text([""])[0], count - len(todo)
+    no_text, done = base.encode_text([""])[0], count - len(todo)
     for start in range(0, len(todo), at_once):
         progress("dressing held-out people", done, count)
-        some = [outfit(one, slots, checkpoint.info.resolution) for one in todo[start : start + at_once]]
-        ways = [_ways(one, slots, checkpoint, base) for one in some]
-        people = [person for way in ways for person in way.values()]
+        some = [outfit(one, slots, info.resolution) for one in todo[start : start + at_once]]
+        dressed = [_dressed(one, slots, ways, info, base) for one in some]
+        people = [person for way in dressed for person in way.values()]
 
         def halt(pictures: int) -> None:
             if stop():
@@ -111,42 +117,46 @@ def make_pictures(
                 no_text,
                 settings,
                 seed=seed,
-                size=checkpoint.info.resolution,
+                size=info.resolution,
                 batch=at_once,
                 progress=halt,
             )
         )
-        for one, way in zip(some, ways, strict=True):
+        for one, way in zip(some, dressed, strict=True):
             _write(folder / str(one.seed), {name: next(sampled) for name in way}, slots, made_from)
             done += 1
     progress("dressing held-out people", done, count)
 
 
-def _ways(one: Outfit, slots: Sequence[str], checkpoint: Checkpoint, base: BaseModel) -> dict[str, Person]:
+def _dressed(
+    one: Outfit, slots: Sequence[str], ways: Sequence[str], info: CheckpointInfo, base: BaseModel
+) -> dict[str, Person]:
+    """The person of each picture, by its name."""
     truth = one.truth
     text = base.encode_text([truth.caption])[0]
-    own = {slot: _garment(slot, truth, checkpoint, base) for slot in slots}
-    others = [_garment(slot, one.others[slot], checkpoint, base) for slot in slots]
+    own = {slot: _garment(slot, truth, info, base) for slot in slots}
     clean = base.encode_mode(_image(truth.person)[None])[0]
     masks = {slot: truth.garments[slot].mask for slot in slots}
     all_anew, name = (clean, anew_mask(list(masks.values()))), str(one.seed)
-    singles = {
-        f"only-{slot}": Person(name, text, [own[slot]], (clean, anew_mask([masks[slot]])))
-        for slot in slots
-        if masks[slot].any()
-    }
-    return {
-        "masked": Person(name, text, list(own.values()), all_anew),
-        "shuffled": Person(name, text, others, all_anew),
-        **singles,
-        "free": Person(name, text, list(own.values())),
-        "undressed": Person(name, text),
-    }
+    people: dict[str, Person] = {}
+    if "masked" in ways:
+        people["masked"] = Person(name, text, list(own.values()), all_anew)
+    if "shuffled" in ways:
+        others = [_garment(slot, one.others[slot], info, base) for slot in slots]
+        people["shuffled"] = Person(name, text, others, all_anew)
+    for slot in slots if "only" in ways else ():
+        if masks[slot].any():
+            people[f"only-{slot}"] = Person(name, text, [own[slot]], (clean, anew_mask([masks[slot]])))
+    if "free" in ways:
+        people["free"] = Person(name, text, list(own.values()))
+    if "undressed" in ways:
+        people["undressed"] = Person(name, text)
+    return people
 
 
-def _garment(slot: str, worn: Sample, checkpoint: Checkpoint, base: BaseModel) -> Garment:
-    canvas = garment_canvas(_image(worn.garments[slot].flat_lay)[None], *checkpoint.info.resolution)
-    cells = foreground_cells(canvas) if checkpoint.info.garment_tokens == "foreground" else None
+def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel) -> Garment:
+    canvas = garment_canvas(_image(worn.garments[slot].flat_lay)[None], *info.resolution)
+    cells = foreground_cells(canvas) if info.garment_tokens == "foreground" else None
     return Garment(slot, base.encode_mode(canvas)[0], cells)
 
 
@@ -159,7 +169,7 @@ def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], mad
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         write_atomically(folder / f"{name}.png", png_bytes(Image.fromarray(picture.pixels)))
-    for name in ("masked", "free"):
+    for name in sorted({"masked", "free"} & pictures.keys()):
         maps = pictures[name].maps
         assert maps is not None
         for slot, attention in zip(slots, maps, strict=True):

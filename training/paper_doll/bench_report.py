@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...anydressing_core.canvas import foreground_cells
 from ...anydressing_core.safetensors_header import refusal
 from ..base_model import BaseModel
 from ..dists import Dists
@@ -35,11 +34,12 @@ from ..metrics import (
     localisation_iou,
     look_of,
     mask_iou,
+    palette_error,
     rank_among,
     texture_error,
 )
 from .bench_pictures import ABOUT, CELL, Outfit, anew_mask, outfit
-from .evidence import recognised, reconstructed
+from .evidence import Pixels, recognised, reconstructed
 from .parser import Parser
 from .recogniser import Recogniser
 from .samples import Sample, sample
@@ -83,7 +83,7 @@ def measure(
         why = f"It has no finished outfit, which would hold a file {ABOUT}."
         raise refusal(f"The folder {str(folder)!r}", "has nothing to measure", why, "let the bench make its pictures.")
     about = next(iter(abouts.values()))
-    bench = _Bench(base, judge, parser, Dists(judge), about["slots"], tuple(about["size"]))
+    bench = _Bench(base, judge, parser, Dists(judge), about["slots"], tuple(about["size"]), about["ways"])
     values: dict[str, list[float]] = defaultdict(list)
     for done, seed in enumerate(abouts):
         progress("measuring", done, len(abouts))
@@ -104,60 +104,69 @@ class _Bench:
         dists: Dists,
         slots: Sequence[str],
         size: tuple[int, int],
+        ways: Sequence[str],
     ) -> None:
-        self.base, self.judge, self.parser, self.dists, self.slots, self.size = base, judge, parser, dists, slots, size
+        self.base, self.judge, self.parser, self.dists = base, judge, parser, dists
+        self.slots, self.size, self.ways = slots, size, ways
         hats = float("hat" in slots)
         crowd = [sample(FIRST_DISTRACTOR + index, "held_out", size, hats) for index in range(DISTRACTORS)]
-        self.distractors = {slot: [self._lain(slot, one) for one in crowd] for slot in slots}
+        self.distractors = {slot: [look_of(judge, *_lain(slot, one)) for one in crowd] for slot in slots}
 
     def figures(self, folder: Path, one: Outfit) -> dict[str, float]:
-        """All figures of one outfit."""
+        """All figures of one outfit that its pictures tell."""
         truth = one.truth
         masks = {slot: torch.from_numpy(truth.garments[slot].mask) for slot in self.slots}
         seen = {slot: mask for slot, mask in masks.items() if int(mask.sum()) >= FEWEST_PIXELS}
-        figures: dict[str, float] = {}
-        pictures = {
-            "floor (autoencoder)": reconstructed(self.base, truth.person),
-            **{name: _pixels(folder / f"{name}.png") for name in ("masked", "shuffled")},
-        }
-        for name, picture in pictures.items():
-            figures |= self._against_truth(name, _unit(picture), _unit(truth.person), seen)
-        for slot, mask in seen.items():
+        floor = _unit(reconstructed(self.base, truth.person))
+        figures = self._against_truth("floor (autoencoder)", floor, truth, seen)
+        for name in ("masked", "shuffled"):
+            if self._has(name):
+                figures |= self._against_truth(name, _unit(_pixels(folder / f"{name}.png")), truth, seen)
+        for slot, mask in seen.items() if self._has("only") else ():
             alone = _unit(_pixels(folder / f"only-{slot}.png"))
-            figures |= self._against_truth(f"only {slot}", alone, _unit(truth.person), {slot: mask})
-        figures |= self._whose("masked", _unit(pictures["masked"]), seen, truth)
-        maps = torch.stack([_map(folder / f"masked-attention-{slot}.png") for slot in self.slots])
-        figures["attention IoU, masked"] = localisation_iou(maps, torch.stack(list(masks.values())))
-        return figures | self._free(folder, one)
+            figures |= self._against_truth(f"only {slot}", alone, truth, {slot: mask})
+        if self._has("masked"):
+            figures |= self._whose("masked", _unit(_pixels(folder / "masked.png")), seen, one)
+            maps = torch.stack([_map(folder / f"masked-attention-{slot}.png") for slot in self.slots])
+            figures["attention IoU, masked"] = localisation_iou(maps, torch.stack(list(masks.values())))
+        return figures | (self._free(folder, one) if self._has("free") else {})
 
-    def _against_truth(self, name: str, picture: Tensor, truth: Tensor, masks: dict[str, Tensor]) -> dict[str, float]:
+    def _has(self, way: str) -> bool:
+        return way in self.ways
+
+    def _against_truth(self, name: str, picture: Tensor, truth: Sample, masks: dict[str, Tensor]) -> dict[str, float]:
         if not masks:
             return {}
-        colours = [colour_error(picture, truth, mask) for mask in masks.values()]
-        textures = [texture_error(picture, truth, mask, self.dists) for mask in masks.values()]
+        person = _unit(truth.person)
+        colours = [colour_error(picture, person, mask) for mask in masks.values()]
+        textures = [texture_error(picture, person, mask, self.dists) for mask in masks.values()]
         return {f"colour error, {name}": float(np.mean(colours)), f"DISTS, {name}": float(np.mean(textures))}
 
-    def _whose(self, name: str, picture: Tensor, masks: dict[str, Tensor], truth: Sample) -> dict[str, float]:
-        looks = {slot: look_of(self.judge, picture, mask) for slot, mask in masks.items()}
-        own = {slot: self._lain(slot, truth) for slot in masks}
-        if not looks:
+    def _whose(self, name: str, picture: Tensor, masks: dict[str, Tensor], one: Outfit) -> dict[str, float]:
+        """Whose garments these are, inside masks: by their palette, and by their look among many."""
+        if not masks:
             return {}
-        first = [float(rank_among(looks[slot], own[slot], self.distractors[slot]) == 0) for slot in looks]
-        figures = {f"own garment nearest of {DISTRACTORS + 1}, {name}": float(np.mean(first))}
+        looks = {slot: look_of(self.judge, picture, mask) for slot, mask in masks.items()}
+        own, others = ({slot: _lain(slot, worn) for slot in masks} for worn in (one.truth, one.others))
+        own_looks = {slot: look_of(self.judge, *lain) for slot, lain in own.items()}
+        first = [float(rank_among(looks[slot], own_looks[slot], self.distractors[slot]) == 0) for slot in looks]
+        figures = {
+            f"palette error, {name}": float(
+                np.mean([palette_error(picture, mask, *own[slot]) for slot, mask in masks.items()])
+            ),
+            f"palette error, {name}, of somebody else's": float(
+                np.mean([palette_error(picture, mask, *others[slot]) for slot, mask in masks.items()])
+            ),
+            f"own garment nearest of {DISTRACTORS + 1}, {name}": float(np.mean(first)),
+        }
         if {"upper", "lower"} <= looks.keys():
-            swapped = is_swapped((looks["upper"], looks["lower"]), (own["upper"], own["lower"]))
+            swapped = is_swapped((looks["upper"], looks["lower"]), (own_looks["upper"], own_looks["lower"]))
             figures[f"swapped, {name}"] = float(swapped)
         return figures
 
-    def _lain(self, slot: str, worn: Sample) -> Tensor:
-        """The look of a garment laid flat."""
-        picture = _unit(worn.garments[slot].flat_lay)
-        cells = foreground_cells(2 * picture[None] - 1)
-        return look_of(self.judge, picture, cells.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1))
-
     def _free(self, folder: Path, one: Outfit) -> dict[str, float]:
         """Figures of the pictures that nothing but caption and garments were given for."""
-        free, undressed = (_pixels(folder / f"{name}.png") for name in ("free", "undressed"))
+        free = _pixels(folder / "free.png")
         parts = self.parser.parse(_unit(free))
         real = self.parser.parse(_unit(one.truth.person))
         true = torch.stack([torch.from_numpy(one.truth.garments[slot].mask) for slot in self.slots])
@@ -166,18 +175,28 @@ class _Bench:
         }
         found = {slot: parts[slot] for slot in self.slots if int(parts[slot].sum()) >= FEWEST_PIXELS}
         figures["garments found, free"] = len(found) / len(self.slots)
-        figures |= self._whose("free", _unit(free), found, one.truth)
+        figures |= self._whose("free", _unit(free), found, one)
         maps = torch.stack([_map(folder / f"free-attention-{slot}.png") for slot in self.slots])
         figures["attention IoU, free"] = localisation_iou(maps, torch.stack([parts[slot] for slot in self.slots]))
+        figures |= self._prompt_kept("free", free, one)
+        if not self._has("undressed"):
+            return figures
+        undressed = _pixels(folder / "undressed.png")
         before = self.parser.parse(_unit(undressed))
         both = [found_parts[slot].numpy() for found_parts in (parts, before) for slot in self.slots]
         worn = anew_mask(both)[0].repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
         figures["leakage, free"] = leakage(_unit(free), _unit(undressed), worn)
-        for name, picture in (("free", free), ("undressed", undressed)):
-            scores = recognised(self.judge, [picture], [one.truth.labels])
-            figures[f"scene recognised, {name}"] = float(scores["scene"].right)
-            figures[f"pose recognised, {name}"] = float(scores["pose"].right)
-        return figures
+        return figures | self._prompt_kept("undressed", undressed, one)
+
+    def _prompt_kept(self, name: str, picture: Pixels, one: Outfit) -> dict[str, float]:
+        scores = recognised(self.judge, [picture], [one.truth.labels])
+        return {f"{what} recognised, {name}": float(scores[what].right) for what in ("scene", "pose")}
+
+
+def _lain(slot: str, worn: Sample | Mapping[str, Sample]) -> tuple[Tensor, Tensor]:
+    """A garment laid flat, and where it lies. worn: by one person, or by one for each slot."""
+    picture = _unit((worn if isinstance(worn, Sample) else worn[slot]).garments[slot].flat_lay)
+    return picture, (picture < 1).any(dim=0)  # it lies on pure white
 
 
 def _pixels(path: Path) -> np.ndarray[Any, Any]:

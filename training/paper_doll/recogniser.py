@@ -38,8 +38,13 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "wears": KINDS,
 }
 SEVERAL = frozenset({"colours", "wears"})
-"""The heads of which several answers may be true at once."""
+"""The heads of which several answers may be true at once: any colours, and one kind of garment for each slot worn."""
 
+OF_SLOT = tuple(
+    slice(KINDS.index(kinds[0]), KINDS.index(kinds[-1]) + 1)
+    for kinds in (LABEL_SPACES[f"{slot}_kind"] for slot in ("upper", "lower", "hat"))
+)
+"""Where each slot's kinds stand among KINDS."""
 
 WHERE = frozenset({"scene", "pose", "wears"})
 """The heads that look at where in the picture something is."""
@@ -106,13 +111,17 @@ def _layer(inside: int, outside: int, size: int, *, stride: int, normed: bool) -
 
 
 def recognition_loss(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cross-entropy of every head, over the rows whose truth is known.
+    """Cross-entropy of every head, over the rows whose truth is known; of `wears` among the kinds of each slot worn.
 
     truth: head -> (B,) long, -1 where unknown; of heads with several answers (B, words), 0 or 1, -1 where unknown.
     """
     losses: dict[str, Tensor] = {}
     for name, answer in truth.items():
-        if name in SEVERAL:
+        if name == "wears":
+            worn = answer.clamp(min=0)  # all zero where unknown
+            slots = [(worn[:, kinds] * logits[name][:, kinds].log_softmax(dim=1)).sum() for kinds in OF_SLOT]
+            losses[name] = -torch.stack(slots).sum() / worn.sum().clamp(min=1)
+        elif name in SEVERAL:
             known = (answer >= 0).float()
             each = functional.binary_cross_entropy_with_logits(logits[name], answer.clamp(min=0), reduction="none")
             losses[name] = (each * known).sum() / known.sum().clamp(min=1)
@@ -123,10 +132,15 @@ def recognition_loss(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) 
 
 
 def right_answers(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """How many rows each head has right, and of how many; with several answers, all of them must be."""
+    """How many rows each head has right, and of how many; of several colours all must be. `wears` counts garments."""
     counts: dict[str, tuple[int, int]] = {}
     for name, answer in truth.items():
-        if name in SEVERAL:
+        if name == "wears":
+            known = torch.stack([(answer[:, kinds] > 0).any(dim=1) for kinds in OF_SLOT])
+            right = torch.stack(
+                [logits[name][:, kinds].argmax(dim=1) == answer[:, kinds].argmax(dim=1) for kinds in OF_SLOT]
+            )
+        elif name in SEVERAL:
             known = answer[:, 0] >= 0
             right = ((logits[name] > 0) == (answer > 0.5)).all(dim=1)
         else:
