@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +72,10 @@ class DressingModel(nn.Module):
     def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
         """Run GarmentsNet over all garments in parallel and lay their K' and V' out, person by person."""
         role = GarmentsRole(self.adapter.loras(outfits.slots), self.adapter.info.feature_tap)
-        features = garment_features(self.unet, outfits.latents.to(self.unet.dtype), role)
+        return self._laid_out(garment_features(self.unet, outfits.latents.to(self.unet.dtype), role), outfits, maps)
+
+    def _laid_out(self, features: Mapping[str, Tensor], outfits: Outfits, maps: bool) -> dict[str, GarmentKV]:
+        """features: site key -> (G, L_g, C)."""
         return {
             site.key: self._at_site(site, features[site.key], outfits, maps) for site in self.adapter.info.unet.sites
         }

@@ -76,6 +76,7 @@ def make_pictures(
     count: int,
     settings: SamplingSettings,
     ways: Sequence[str] = WAYS,
+    half: bool = False,
     seed: int = 0,
     at_once: int = 4,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -83,7 +84,7 @@ def make_pictures(
 ) -> None:
     """Dress `count` held-out outfits in every way; those that are there already, made alike, are kept.
 
-    identity: what tells the model's weights from any others. Raises ValueError for a folder with pictures of other
+    identity: what tells the model's weights from any others. half: garments are read at half their size. Raises ValueError for a folder with pictures of other
     weights or settings, BuildStoppedError after `stop`.
     """
     info = model.adapter.info
@@ -94,6 +95,7 @@ def make_pictures(
         "seed": seed,
         "slots": slots,
         "ways": list(ways),
+        "half": half,
         "size": list(info.resolution),
         **asdict(settings),
     }
@@ -102,7 +104,7 @@ def make_pictures(
     for start in range(0, len(todo), at_once):
         progress("dressing held-out people", done, count)
         some = [outfit(one, slots, info.resolution) for one in todo[start : start + at_once]]
-        dressed = [_dressed(one, slots, ways, info, base) for one in some]
+        dressed = [_dressed(one, slots, ways, info, base, half) for one in some]
         people = [person for way in dressed for person in way.values()]
 
         def halt(pictures: int) -> None:
@@ -129,12 +131,12 @@ def make_pictures(
 
 
 def _dressed(
-    one: Outfit, slots: Sequence[str], ways: Sequence[str], info: CheckpointInfo, base: BaseModel
+    one: Outfit, slots: Sequence[str], ways: Sequence[str], info: CheckpointInfo, base: BaseModel, half: bool
 ) -> dict[str, Person]:
     """The person of each picture, by its name."""
     truth = one.truth
     text = base.encode_text([truth.caption])[0]
-    own = {slot: _garment(slot, truth, info, base) for slot in slots}
+    own = {slot: _garment(slot, truth, info, base, half) for slot in slots}
     clean = base.encode_mode(_image(truth.person)[None])[0]
     masks = {slot: truth.garments[slot].mask for slot in slots}
     all_anew, name = (clean, anew_mask(list(masks.values()))), str(one.seed)
@@ -142,7 +144,7 @@ def _dressed(
     if "masked" in ways:
         people["masked"] = Person(name, text, list(own.values()), all_anew)
     if "shuffled" in ways:
-        others = [_garment(slot, one.others[slot], info, base) for slot in slots]
+        others = [_garment(slot, one.others[slot], info, base, half) for slot in slots]
         people["shuffled"] = Person(name, text, others, all_anew)
     for slot in slots if "only" in ways else ():
         if masks[slot].any():
@@ -154,8 +156,9 @@ def _dressed(
     return people
 
 
-def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel) -> Garment:
-    canvas = garment_canvas(_image(worn.garments[slot].flat_lay)[None], *info.resolution)
+def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel, half: bool) -> Garment:
+    height, width = (side // 2 // CELL * CELL if half else side for side in info.resolution)
+    canvas = garment_canvas(_image(worn.garments[slot].flat_lay)[None], height, width)
     cells = foreground_cells(canvas) if info.garment_tokens == "foreground" else None
     return Garment(slot, base.encode_mode(canvas)[0], cells)
 

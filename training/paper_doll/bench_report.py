@@ -78,19 +78,39 @@ def measure(
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Report:
     """Measure the pictures in a folder. Raises ValueError when there are none."""
+    figures, about = outfit_figures(folder, base, judge, parser, progress)
+    values: dict[str, list[float]] = defaultdict(list)
+    for of_outfit in figures.values():
+        for name, value in of_outfit.items():
+            values[name].append(value)
+    return Report({name: interval(some) for name, some in values.items()}, {**about, "outfits": len(figures)})
+
+
+def outfit_figures(
+    folder: Path,
+    base: BaseModel,
+    judge: Recogniser,
+    parser: Parser,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    undressed: Path | None = None,
+) -> tuple[dict[int, dict[str, float]], dict[str, Any]]:
+    """The figures of every outfit in a folder, by its seed, and what its pictures were made from.
+
+    undressed: another such folder, which has the pictures of nobody dressed. Raises ValueError when there are none.
+    """
     abouts = {int(path.parent.name): json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{ABOUT}"))}
     if not abouts:
         why = f"It has no finished outfit, which would hold a file {ABOUT}."
         raise refusal(f"The folder {str(folder)!r}", "has nothing to measure", why, "let the bench make its pictures.")
     about = next(iter(abouts.values()))
     bench = _Bench(base, judge, parser, Dists(judge), about["slots"], tuple(about["size"]), about["ways"])
-    values: dict[str, list[float]] = defaultdict(list)
+    figures: dict[int, dict[str, float]] = {}
     for done, seed in enumerate(abouts):
         progress("measuring", done, len(abouts))
-        for name, value in bench.figures(folder / str(seed), outfit(seed, bench.slots, bench.size)).items():
-            values[name].append(value)
+        plain = (undressed or folder) / str(seed) / "undressed.png"
+        figures[seed] = bench.figures(folder / str(seed), outfit(seed, bench.slots, bench.size), plain)
     progress("measuring", len(abouts), len(abouts))
-    return Report({name: interval(some) for name, some in values.items()}, {**about, "outfits": len(abouts)})
+    return figures, about
 
 
 class _Bench:
@@ -112,8 +132,8 @@ class _Bench:
         crowd = [sample(FIRST_DISTRACTOR + index, "held_out", size, hats) for index in range(DISTRACTORS)]
         self.distractors = {slot: [look_of(judge, *_lain(slot, one)) for one in crowd] for slot in slots}
 
-    def figures(self, folder: Path, one: Outfit) -> dict[str, float]:
-        """All figures of one outfit that its pictures tell."""
+    def figures(self, folder: Path, one: Outfit, undressed: Path) -> dict[str, float]:
+        """All figures of one outfit that its pictures tell. undressed: where the picture of nobody dressed may be."""
         truth = one.truth
         masks = {slot: torch.from_numpy(truth.garments[slot].mask) for slot in self.slots}
         seen = {slot: mask for slot, mask in masks.items() if int(mask.sum()) >= FEWEST_PIXELS}
@@ -129,7 +149,7 @@ class _Bench:
             figures |= self._whose("masked", _unit(_pixels(folder / "masked.png")), seen, one)
             maps = torch.stack([_map(folder / f"masked-attention-{slot}.png") for slot in self.slots])
             figures["attention IoU, masked"] = localisation_iou(maps, torch.stack(list(masks.values())))
-        return figures | (self._free(folder, one) if self._has("free") else {})
+        return figures | (self._free(folder, one, undressed) if self._has("free") else {})
 
     def _has(self, way: str) -> bool:
         return way in self.ways
@@ -164,7 +184,7 @@ class _Bench:
             figures[f"swapped, {name}"] = float(swapped)
         return figures
 
-    def _free(self, folder: Path, one: Outfit) -> dict[str, float]:
+    def _free(self, folder: Path, one: Outfit, undressed: Path) -> dict[str, float]:
         """Figures of the pictures that nothing but caption and garments were given for."""
         free = _pixels(folder / "free.png")
         parts = self.parser.parse(_unit(free))
@@ -179,14 +199,14 @@ class _Bench:
         maps = torch.stack([_map(folder / f"free-attention-{slot}.png") for slot in self.slots])
         figures["attention IoU, free"] = localisation_iou(maps, torch.stack([parts[slot] for slot in self.slots]))
         figures |= self._prompt_kept("free", free, one)
-        if not self._has("undressed"):
+        if not undressed.is_file():
             return figures
-        undressed = _pixels(folder / "undressed.png")
-        before = self.parser.parse(_unit(undressed))
+        plain = _pixels(undressed)
+        before = self.parser.parse(_unit(plain))
         both = [found_parts[slot].numpy() for found_parts in (parts, before) for slot in self.slots]
         worn = anew_mask(both)[0].repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
-        figures["leakage, free"] = leakage(_unit(free), _unit(undressed), worn)
-        return figures | self._prompt_kept("undressed", undressed, one)
+        figures["leakage, free"] = leakage(_unit(free), _unit(plain), worn)
+        return figures | self._prompt_kept("undressed", plain, one)
 
     def _prompt_kept(self, name: str, picture: Pixels, one: Outfit) -> dict[str, float]:
         scores = recognised(self.judge, [picture], [one.truth.labels])

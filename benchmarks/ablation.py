@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ablation on the paper-doll world: trains its arms, dresses held-out people with each, and writes the page.
+
+    python -m benchmarks.ablation train FOLDER --data MANIFEST [--only ARM ...] [--seeds N]
+    python -m benchmarks.ablation measure FOLDER [--only ARM ...]
+    python -m benchmarks.ablation page FOLDER
+
+Every command goes on where it was stopped, so that two may share the arms between two cores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
+from comfyui_anydressing.dev.comfyui import CHECKOUT
+from comfyui_anydressing.dev.contact_sheet import INK, PAPER
+from comfyui_anydressing.training.adapter import Adapter
+from comfyui_anydressing.training.base_model import BaseModel, load_base
+from comfyui_anydressing.training.cache_entries import tensor_digest
+from comfyui_anydressing.training.config import TrainConfig, parse_config
+from comfyui_anydressing.training.dressing_model import DressingModel
+from comfyui_anydressing.training.dressing_task import make_dressing_task
+from comfyui_anydressing.training.events import open_display
+from comfyui_anydressing.training.export import START
+from comfyui_anydressing.training.metrics import Mean, interval
+from comfyui_anydressing.training.paper_doll.arms import ARMS, Arm, arm_tensors
+from comfyui_anydressing.training.paper_doll.bench_pictures import FIRST, make_pictures, outfit
+from comfyui_anydressing.training.paper_doll.bench_report import outfit_figures
+from comfyui_anydressing.training.paper_doll.parser import load_parser
+from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
+from comfyui_anydressing.training.run_folder import RunFolder
+from comfyui_anydressing.training.runs import train as run_training
+from comfyui_anydressing.training.sampling import SamplingSettings
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from torch import nn
+
+DEMO = CHECKOUT / "demo"
+BASE = DEMO / "paper_doll_base.safetensors"
+PAGE = CHECKOUT / "docs" / "evidence"
+OUTFITS = 200
+SETTINGS = SamplingSettings(steps=20)
+SHOWN = (
+    "colour error, masked",
+    "DISTS, masked",
+    "palette error, free",
+    "own garment nearest of 33, free",
+    "swapped, free",
+    "attention IoU, free",
+    "leakage, free",
+    "scene recognised, free",
+    "pose recognised, free",
+)
+"""The columns of the page; everything else stands in ablation.json."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Folder = Annotated[Path, typer.Argument(help="Where runs, pictures and figures of all arms lie.")]
+Only = Annotated[list[str] | None, typer.Option(help="These arms; all of them when left out.")]
+Seeds = Annotated[int, typer.Option(min=1, help="At most so many seeds of each arm.")]
+
+
+@app.command()
+def train(
+    folder: Folder,
+    data: Annotated[Path, typer.Option(help="The manifest of `anydressing data paper-doll`.")],
+    only: Only = None,
+    seeds: Seeds = 1,
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+) -> None:
+    """Train every arm that has weights of its own; what is finished is passed over."""
+    for name, arm, seed in _arms(only, seeds):
+        if arm.of is None:
+            config = _config(folder / f"{name}-{seed}", data, arm, seed, setting or [])
+            _train(config, arm)
+
+
+def _config(folder: Path, data: Path, arm: Arm, seed: int, settings: Sequence[str]) -> TrainConfig:
+    own = [f"{key}={json.dumps(value)}" for key, value in arm.settings.items()]
+    files = {
+        "folder": folder,
+        "data.manifest": data.absolute(),
+        "base.checkpoint": BASE,
+        "losses.feature_network": DEMO / "paper_doll_recogniser_loss.safetensors",
+    }
+    named = [f"{key}={json.dumps(str(path))}" for key, path in files.items()]
+    return parse_config('preset = "paper-doll-ablation"', "the arm", [*named, f"seed={seed}", *settings, *own])
+
+
+def _train(config: TrainConfig, arm: Arm) -> None:
+    run = RunFolder.open(config.folder) if config.folder.is_dir() else None
+    if run is not None and run.latest() == config.steps:
+        return
+    print(f"== {config.folder.name}: {arm.title}", flush=True)
+    outcome = run_training(
+        config, partial(make_dressing_task, kind=arm.model), resume=run is not None, console=Console()
+    )
+    if outcome.interrupted is not None:
+        raise typer.Exit(128 + int(outcome.interrupted))
+
+
+# ---- pictures and figures -------------------------------------------------------------------------------------------
+
+
+@app.command()
+def measure(folder: Folder, only: Only = None, seeds: Seeds = 1, outfits: int = OUTFITS) -> None:
+    """Dress held-out people with every trained arm, and measure; what is finished is passed over."""
+    base = load_base(BASE, device="cuda" if torch.cuda.is_available() else "cpu", dtype=torch.float32)
+    nn.Module.to(base.unet, dtype=torch.bfloat16)
+    judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
+    parser = load_parser(DEMO / "paper_doll_parser.safetensors")
+    display = open_display(Console())
+    undressed = folder / "undressed"
+    for name, arm, seed in _arms(only, seeds):
+        run = folder / f"{arm.of or name}-{seed}"
+        if not (run / START).is_file():
+            print(f"== {name}-{seed} is not trained")
+            continue
+        print(f"== {name}-{seed}: {arm.title}", flush=True)
+        model, identity = _model(run, arm, base)
+        pictures = folder / "pictures" / f"{name}-{seed}"
+        make_pictures(
+            model, identity, base, pictures, count=outfits, settings=SETTINGS, ways=("masked", "free"), half=arm.half,
+            progress=display.work,
+        )  # fmt: skip
+        make_pictures(model, "nobody", base, undressed, count=outfits, settings=SETTINGS, ways=("undressed",))
+        figures, _ = outfit_figures(pictures, base, judge, parser, display.work, undressed)
+        steps = 0 if arm.start else RunFolder.open(run).latest()
+        content = {"arm": name, "title": arm.title, "seed": seed, "steps": steps, "figures": figures}
+        write_atomically(folder / f"{name}-{seed}.json", json.dumps(content, indent=1).encode())
+
+
+def _model(run: Path, arm: Arm, base: BaseModel) -> tuple[DressingModel, str]:
+    """An arm's model, frozen, and what tells its weights from any others."""
+    start = load_checkpoint(run / START)
+    adapter = Adapter(start.info, base.unet)
+    adapter.load(start)
+    model = arm.model(base.unet, adapter)
+    if not arm.start:
+        folder = RunFolder.open(run)
+        step = folder.latest()
+        assert step is not None, f"{run} has no checkpoint"
+        tensors, _ = folder.load(step)
+        arm_tensors(model, tensors.get("average") or tensors["model"])
+    model.requires_grad_(False).to(base.unet.device)
+    return model, tensor_digest(model.state_dict())
+
+
+def _arms(only: Sequence[str] | None, seeds: int) -> Iterator[tuple[str, Arm, int]]:
+    """The first seed of every arm, then the second ..."""
+    for name in only or ():
+        if name not in ARMS:
+            raise ValueError(f"--only: there is no arm {name!r}. They are: {', '.join(ARMS)}.")
+    for seed in range(seeds):
+        yield from ((name, arm, seed) for name, arm in ARMS.items() if name in (only or ARMS) and seed < arm.seeds)
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm on the page. figures: the mean over outfits of the mean over seeds, with its interval over outfits."""
+
+    name: str
+    title: str
+    seeds: int
+    steps: int
+    figures: dict[str, Mean]
+
+
+@app.command()
+def page(folder: Folder) -> None:
+    """Write docs/evidence/ablation.json, ablation.md and its pictures from the figures."""
+    rows = [row for name in ARMS if (row := _row(folder, name)) is not None]
+    content = {
+        row.name: {
+            "title": row.title,
+            "seeds": row.seeds,
+            "steps": row.steps,
+            "figures": {name: [mean.value, mean.low, mean.high, mean.count] for name, mean in row.figures.items()},
+        }
+        for row in rows
+    }
+    write_atomically(PAGE / "ablation.json", (json.dumps(content, indent=1) + "\n").encode())
+    _sheet(folder, [row.name for row in rows]).save(PAGE / "ablation.jpg", quality=88)
+    (PAGE / "ablation_table.md").write_text(_table(rows), encoding="utf-8")
+    print(_table(rows))
+
+
+def _row(folder: Path, name: str) -> Row | None:
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}-[0-9]*.json"))]
+    if not found:
+        return None
+    by_outfit: dict[str, dict[str, list[float]]] = {}
+    for one in found:
+        for seed, figures in one["figures"].items():
+            for what, value in figures.items():
+                by_outfit.setdefault(what, {}).setdefault(seed, []).append(value)
+    figures = {what: interval([float(np.mean(values)) for values in some.values()]) for what, some in by_outfit.items()}
+    return Row(name, found[0]["title"], len(found), found[0]["steps"], figures)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = ["| arm | seeds | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
+    for row in rows:
+        cells = [str(row.figures[name]) if name in row.figures else "" for name in SHOWN]
+        lines.append(f"| {row.title} | {row.seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+CELL, GAP, WORDS = (96, 128), 6, 34  # width and height, pixels
+
+
+def _sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
+    """A column for each arm, a row for each outfit; first come the garments and the true person."""
+    heads = ["upper", "lower", "truth", "undressed", *names]
+    size = (len(heads) * (CELL[0] + GAP) + GAP, outfits * (CELL[1] + GAP) + WORDS)
+    canvas, small = Image.new("RGB", size, PAPER), ImageFont.load_default(11)
+    pen = ImageDraw.Draw(canvas)
+    for column, head in enumerate(heads):
+        pen.text((GAP + column * (CELL[0] + GAP), 10), head, INK, small)
+    for row in range(outfits):
+        seed = FIRST + row
+        about = json.loads((folder / "undressed" / str(seed) / "about.json").read_text())
+        truth = outfit(seed, about["slots"], tuple(about["size"])).truth
+        painted = [truth.garments["upper"].flat_lay, truth.garments["lower"].flat_lay, truth.person]
+        pictures = [Image.fromarray(pixels) for pixels in painted]
+        files = [folder / "undressed" / str(seed) / "undressed.png"]
+        files += [folder / "pictures" / f"{name}-0" / str(seed) / "free.png" for name in names]
+        for column, picture in enumerate([*pictures, *map(Image.open, files)]):
+            place = (GAP + column * (CELL[0] + GAP), WORDS + row * (CELL[1] + GAP))
+            canvas.paste(picture.convert("RGB").resize(CELL, Image.Resampling.LANCZOS), place)
+    return canvas
+
+
+if __name__ == "__main__":
+    app()
