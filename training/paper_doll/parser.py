@@ -8,29 +8,25 @@ renders is printed beside whatever is measured with it.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.safetensors_header import quote, read_header, refusal
 from ..loop import Terms, Watch
 from ..manifest import Manifest
 from ..noise import Draw
 from .config import PaperDollConfig
 from .garments import SLOTS
+from .network_file import load_network, save_network
 from .recogniser import ChannelNorm
 
-FORMAT = "anydressing_parser"
+KIND = "parser"
 PARTS = ("background", "person", *SLOTS)
 BLURS = (1, 1, 3, 5)
 """Pixels of a box blur, one of which is drawn: sampled pictures are softer than painted ones."""
@@ -131,26 +127,12 @@ class ParsingTask:
 
 def save_parser(path: Path, parser: Parser) -> None:
     """Write a parser, in fp16, with its shape in the metadata."""
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in parser.state_dict().items()}
-    write_atomically(path, safetensors.torch.save(tensors, {FORMAT: json.dumps({"widths": parser.widths})}))
+    save_network(path, parser, KIND, {"widths": parser.widths})
 
 
 def load_parser(path: Path) -> Parser:
     """Read a parser: frozen, fp32. Raises ValueError when the file is not one."""
-    header = read_header(path)
-    try:
-        with torch.device("meta"):
-            parser = Parser([int(width) for width in json.loads(header.metadata[FORMAT])["widths"]][:8])
-        expected = {name: tuple(tensor.shape) for name, tensor in parser.state_dict().items()}
-        if {name: tensor.shape for name, tensor in header.tensors.items()} != expected:
-            raise ValueError("tensors of other names or shapes")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        why = "It holds no parser that `anydressing train-base` made for the paper-doll world."
-        raise refusal(quote(path.name), "is not a parser", why, "name another file.") from error
-    with safe_open(path, framework="pt", device="cpu") as file:
-        tensors = {name: file.get_tensor(name).float() for name in expected}
-    parser.load_state_dict(tensors, assign=True)
-    return parser.requires_grad_(False).eval()
+    return load_network(path, KIND, lambda shape: Parser([int(width) for width in shape["widths"]][:8]))
 
 
 def _layer(inside: int, outside: int, stride: int = 1) -> nn.Sequential:

@@ -8,23 +8,19 @@ classifier it tells a garment's kind, cut, texture, colours and print, and a per
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.safetensors_header import quote, read_header, refusal
+from .network_file import is_network, load_network, save_network
 from .samples import LABEL_SPACES
 
-FORMAT = "anydressing_recogniser"
+KIND = "recogniser"
 KINDS = tuple(kind for name in ("upper_kind", "lower_kind", "hat_kind") for kind in LABEL_SPACES[name])
 
 HEADS: Mapping[str, tuple[str, ...]] = {
@@ -185,30 +181,16 @@ def _several(head: str, words: Sequence[str]) -> Tensor:
 
 def save_recogniser(path: Path, recogniser: Recogniser) -> None:
     """Write a recogniser, in fp16, with its shape in the metadata."""
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in recogniser.state_dict().items()}
-    shape = json.dumps({"widths": recogniser.widths, "kernel": recogniser.kernel})
-    write_atomically(path, safetensors.torch.save(tensors, {FORMAT: shape}))
+    save_network(path, recogniser, KIND, {"widths": recogniser.widths, "kernel": recogniser.kernel})
 
 
 def is_recogniser(path: Path) -> bool:
     """Whether a safetensors file says that it is a recogniser."""
-    return FORMAT in read_header(path).metadata
+    return is_network(path, KIND)
 
 
 def load_recogniser(path: Path) -> Recogniser:
     """Read a recogniser: frozen, fp32. Raises ValueError when the file is not one."""
-    header = read_header(path)
-    try:
-        shape = json.loads(header.metadata[FORMAT])
-        with torch.device("meta"):
-            recogniser = Recogniser([int(width) for width in shape["widths"]][:8], int(shape["kernel"]))
-        expected = {name: tuple(tensor.shape) for name, tensor in recogniser.state_dict().items()}
-        if {name: tensor.shape for name, tensor in header.tensors.items()} != expected:
-            raise ValueError("tensors of other names or shapes")
-    except (KeyError, TypeError, ValueError) as error:
-        why = "It holds no network that `anydressing train-base` made for the paper-doll world."
-        raise refusal(quote(path.name), "is not a recogniser", why, "name another file.") from error
-    with safe_open(path, framework="pt", device="cpu") as file:
-        tensors = {name: file.get_tensor(name).float() for name in expected}
-    recogniser.load_state_dict(tensors, assign=True)
-    return recogniser.requires_grad_(False).eval()
+    return load_network(
+        path, KIND, lambda shape: Recogniser([int(width) for width in shape["widths"]][:8], int(shape["kernel"]))
+    )
