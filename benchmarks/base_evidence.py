@@ -24,7 +24,7 @@ from comfyui_anydressing.dev.contact_sheet import INK, PAPER
 from comfyui_anydressing.dev.server import BASE, ComfyServer, has_accelerator
 from comfyui_anydressing.training.base_model import load_base
 from comfyui_anydressing.training.paper_doll import Labels, Recipe, Sample, draw_recipe, evidence, sample
-from comfyui_anydressing.training.paper_doll.evidence import Pixels
+from comfyui_anydressing.training.paper_doll.pixels import Pixels
 from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
 from PIL import Image, ImageDraw, ImageFont
 

@@ -22,6 +22,7 @@ from ..loop import Terms, Watch
 from ..noise import Draw
 from .config import PaperDollConfig
 from .manifest import write_picture
+from .pixels import as_unit, read_unit
 
 Widths = tuple[int, int, int, int]
 ENCODER_WIDTHS: Widths = (16, 32, 64, 64)  # from full to eighth resolution
@@ -120,7 +121,7 @@ class Crops:
             left, top = 8 * draw.integer(across, "left"), 8 * draw.integer(down, "top")
             square = picture.convert("RGB").crop((left, top, left + self._crop, top + self._crop))
         noise = draw.normal((4, self._crop // 8, self._crop // 8), "noise")
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255, noise
+        return as_unit(np.array(square)), noise
 
     def collate(self, samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         crops, noise = (torch.stack(parts) for parts in zip(*samples, strict=True))
@@ -136,7 +137,7 @@ class AutoencoderTask:
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data = Crops(pictures, config.crop)
         self._noise, self._folder = config.latent_noise, folder
-        self._shown = [whole_picture(path) for path in pictures[:6]]
+        self._shown = [read_unit(path) for path in pictures[:6]]
 
     def losses(self, batch: tuple[Tensor, Tensor], *, measure: bool) -> Terms:
         """L1, its gradient and its coarse average, a bound on the latents, and whether colours can be read off them.
@@ -176,12 +177,6 @@ class AutoencoderTask:
 
 def _slopes(error: Tensor) -> Tensor:
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-
-
-def whole_picture(path: Path) -> Tensor:
-    """A picture file as (3, H, W) in [0, 1]."""
-    with Image.open(path) as picture:
-        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def _conv(inside: int, outside: int, bias: bool = True, stride: int = 1) -> nn.Conv2d:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ...anydressing_core.safetensors_header import refusal
@@ -39,8 +38,9 @@ from ..metrics import (
     texture_error,
 )
 from .bench_pictures import ABOUT, CELL, Outfit, anew_mask, outfit
-from .evidence import Pixels, recognised, reconstructed
+from .evidence import recognised, reconstructed
 from .parser import Parser
+from .pixels import Pixels, as_unit, read_grey, read_pixels, read_unit
 from .recogniser import Recogniser
 from .samples import Sample, sample
 
@@ -137,17 +137,17 @@ class _Bench:
         truth = one.truth
         masks = {slot: torch.from_numpy(truth.garments[slot].mask) for slot in self.slots}
         seen = {slot: mask for slot, mask in masks.items() if int(mask.sum()) >= FEWEST_PIXELS}
-        floor = _unit(reconstructed(self.base, truth.person))
+        floor = as_unit(reconstructed(self.base, truth.person))
         figures = self._against_truth("floor (autoencoder)", floor, truth, seen)
         for name in ("masked", "shuffled"):
             if self._has(name):
-                figures |= self._against_truth(name, _unit(_pixels(folder / f"{name}.png")), truth, seen)
+                figures |= self._against_truth(name, read_unit(folder / f"{name}.png"), truth, seen)
         for slot, mask in seen.items() if self._has("only") else ():
-            alone = _unit(_pixels(folder / f"only-{slot}.png"))
+            alone = read_unit(folder / f"only-{slot}.png")
             figures |= self._against_truth(f"only {slot}", alone, truth, {slot: mask})
         if self._has("masked"):
-            figures |= self._whose("masked", _unit(_pixels(folder / "masked.png")), seen, one)
-            maps = torch.stack([_map(folder / f"masked-attention-{slot}.png") for slot in self.slots])
+            figures |= self._whose("masked", read_unit(folder / "masked.png"), seen, one)
+            maps = torch.stack([read_grey(folder / f"masked-attention-{slot}.png") for slot in self.slots])
             figures["attention IoU, masked"] = localisation_iou(maps, torch.stack(list(masks.values())))
         return figures | (self._free(folder, one, undressed) if self._has("free") else {})
 
@@ -157,7 +157,7 @@ class _Bench:
     def _against_truth(self, name: str, picture: Tensor, truth: Sample, masks: dict[str, Tensor]) -> dict[str, float]:
         if not masks:
             return {}
-        person = _unit(truth.person)
+        person = as_unit(truth.person)
         colours = [colour_error(picture, person, mask) for mask in masks.values()]
         textures = [texture_error(picture, person, mask, self.dists) for mask in masks.values()]
         return {f"colour error, {name}": float(np.mean(colours)), f"DISTS, {name}": float(np.mean(textures))}
@@ -186,26 +186,26 @@ class _Bench:
 
     def _free(self, folder: Path, one: Outfit, undressed: Path) -> dict[str, float]:
         """Figures of the pictures that nothing but caption and garments were given for."""
-        free = _pixels(folder / "free.png")
-        parts = self.parser.parse(_unit(free))
-        real = self.parser.parse(_unit(one.truth.person))
+        free = read_pixels(folder / "free.png")
+        parts = self.parser.parse(as_unit(free))
+        real = self.parser.parse(as_unit(one.truth.person))
         true = torch.stack([torch.from_numpy(one.truth.garments[slot].mask) for slot in self.slots])
         figures = {
             "parser IoU, held-out renders": float(mask_iou(torch.stack([real[s] for s in self.slots]), true).mean())
         }
         found = {slot: parts[slot] for slot in self.slots if int(parts[slot].sum()) >= FEWEST_PIXELS}
         figures["garments found, free"] = len(found) / len(self.slots)
-        figures |= self._whose("free", _unit(free), found, one)
-        maps = torch.stack([_map(folder / f"free-attention-{slot}.png") for slot in self.slots])
+        figures |= self._whose("free", as_unit(free), found, one)
+        maps = torch.stack([read_grey(folder / f"free-attention-{slot}.png") for slot in self.slots])
         figures["attention IoU, free"] = localisation_iou(maps, torch.stack([parts[slot] for slot in self.slots]))
         figures |= self._prompt_kept("free", free, one)
         if not undressed.is_file():
             return figures
-        plain = _pixels(undressed)
-        before = self.parser.parse(_unit(plain))
+        plain = read_pixels(undressed)
+        before = self.parser.parse(as_unit(plain))
         both = [found_parts[slot].numpy() for found_parts in (parts, before) for slot in self.slots]
         worn = anew_mask(both)[0].repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
-        figures["leakage, free"] = leakage(_unit(free), _unit(plain), worn)
+        figures["leakage, free"] = leakage(as_unit(free), as_unit(plain), worn)
         return figures | self._prompt_kept("undressed", plain, one)
 
     def _prompt_kept(self, name: str, picture: Pixels, one: Outfit) -> dict[str, float]:
@@ -215,20 +215,5 @@ class _Bench:
 
 def _lain(slot: str, worn: Sample | Mapping[str, Sample]) -> tuple[Tensor, Tensor]:
     """A garment laid flat, and where it lies. worn: by one person, or by one for each slot."""
-    picture = _unit((worn if isinstance(worn, Sample) else worn[slot]).garments[slot].flat_lay)
+    picture = as_unit((worn if isinstance(worn, Sample) else worn[slot]).garments[slot].flat_lay)
     return picture, (picture < 1).any(dim=0)  # it lies on pure white
-
-
-def _pixels(path: Path) -> np.ndarray[Any, Any]:
-    with Image.open(path) as picture:
-        return np.array(picture.convert("RGB"))
-
-
-def _map(path: Path) -> Tensor:
-    with Image.open(path) as picture:
-        return torch.from_numpy(np.array(picture.convert("L"))).float() / 255
-
-
-def _unit(pixels: np.ndarray[Any, Any]) -> Tensor:
-    """(H, W, 3) bytes as (3, H, W) in [0, 1]."""
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

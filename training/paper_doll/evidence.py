@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from ..base_model import BaseModel
+from .pixels import Pixels, as_unit
 from .recogniser import HEADS, KINDS, Recogniser
 from .samples import LABEL_SPACES, Labels, Sample
 
-Pixels = NDArray[np.uint8]
 AT_ONCE = 8
 
 
@@ -92,7 +91,7 @@ def _reconstruction(base: BaseModel, picture: Pixels) -> Tensor:
 
 
 def _batch(pictures: Sequence[Pixels]) -> Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    return torch.stack([as_unit(picture) for picture in pictures])
 
 
 def _score(answer: str, truth: str) -> Score:

@@ -17,10 +17,11 @@ from ..base_model import load_base
 from ..config import parse_config
 from ..manifest import read_manifest
 from ..run_folder import CONFIG, RunFolder
-from .autoencoder import Autoencoder, whole_picture
+from .autoencoder import Autoencoder
 from .base_file import with_other_unet, write_base
 from .config import PaperDollConfig
 from .parser import Parser, save_parser
+from .pixels import read_unit
 from .recogniser import Recogniser, save_recogniser
 
 WORD_TABLE_SEED = 0
@@ -85,7 +86,7 @@ def _statistics(config: PaperDollConfig, autoencoder: Autoencoder) -> tuple[floa
     """Mean and deviation of people's latents, over all channels together."""
     manifest = read_manifest(config.data.manifest)
     people = manifest.of_split("train")[:MEASURED]
-    latents = torch.cat([autoencoder.encoder(whole_picture(manifest.path(item.image))[None]) for item in people])
+    latents = torch.cat([autoencoder.encoder(read_unit(manifest.path(item.image))[None]) for item in people])
     return float(latents.mean()), float(latents.std())
 
 

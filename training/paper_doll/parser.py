@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,6 +22,7 @@ from ..noise import Draw
 from .config import PaperDollConfig
 from .garments import SLOTS
 from .network_file import load_network, save_network
+from .pixels import read_grey, read_unit
 from .recogniser import ChannelNorm
 
 KIND = "parser"
@@ -83,7 +82,7 @@ class ParsingData:
         """A picture (3, H, W) in [0, 1], sometimes softened or mirrored, and its parts (H, W) long."""
         item = self._items[draw.item]
         assert item.person_mask is not None
-        picture = torch.from_numpy(_bytes(self._manifest.path(item.image), "RGB")).permute(2, 0, 1).float() / 255
+        picture = read_unit(self._manifest.path(item.image))
         parts = torch.zeros(picture.shape[-2:], dtype=torch.long)
         parts[self._mask(item.person_mask)] = PARTS.index("person")
         for garment in item.garments:
@@ -99,7 +98,7 @@ class ParsingData:
         return pictures.contiguous(memory_format=torch.channels_last), parts
 
     def _mask(self, name: str) -> Tensor:
-        return torch.from_numpy(_bytes(self._manifest.path(name), "L") > 127)
+        return read_grey(self._manifest.path(name)) > 0.5
 
 
 class ParsingTask:
@@ -137,8 +136,3 @@ def load_parser(path: Path) -> Parser:
 
 def _layer(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1), ChannelNorm(outside), nn.ReLU())
-
-
-def _bytes(path: Path, mode: str) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture.convert(mode))

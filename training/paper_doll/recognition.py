@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ..loop import Terms, Watch
 from ..manifest import Item, Manifest
 from ..noise import Draw
 from .config import PaperDollConfig
+from .pixels import read_grey, read_unit
 from .recogniser import (
     Recogniser,
     recognition_loss,
@@ -62,11 +60,11 @@ class RecognitionData:
         labels: Mapping[str, Any] = item.labels["garments"][worn.slot]
         if view == "flat-lay":
             assert worn.image is not None
-            return _picture(self._manifest.path(worn.image)), truth_of_garment(labels)
-        person = _picture(self._manifest.path(item.image))
+            return read_unit(self._manifest.path(worn.image)), truth_of_garment(labels)
+        person = read_unit(self._manifest.path(item.image))
         if view == "person":
             return person, truth_of_person(item.labels)
-        return person * (_picture(self._manifest.path(worn.mask)) > 0.5), truth_of_garment(labels)
+        return person * (read_grey(self._manifest.path(worn.mask)) > 0.5), truth_of_garment(labels)
 
     def collate(self, samples: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
         pictures = torch.stack([picture for picture, _ in samples])
@@ -97,8 +95,3 @@ class RecognitionTask:
 
     def preview(self, step: int, watch: Watch) -> None:
         """There is nothing to look at."""
-
-
-def _picture(path: Path) -> Tensor:
-    with Image.open(path) as picture:
-        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Picture files and bytes as the small networks take them: (3, H, W) in [0, 1]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+"""A picture, (H, W, 3)."""
+
+
+def read_pixels(path: Path) -> Pixels:
+    """The picture in a file."""
+    with Image.open(path) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def read_grey(path: Path) -> Tensor:
+    """The mask or map in a file: (H, W) in [0, 1]."""
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("L"))).float() / 255
+
+
+def read_unit(path: Path) -> Tensor:
+    """The picture in a file: (3, H, W) in [0, 1]."""
+    return as_unit(read_pixels(path))
+
+
+def as_unit(pixels: Pixels) -> Tensor:
+    """A picture of bytes: (3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
