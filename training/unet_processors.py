@@ -107,8 +107,8 @@ class SiteProcessor:
             return self._encode_garments(attn, hidden_states, role)
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         if role is None:
-            return attn.to_out[0](_attend(query, key, value, attn.heads))
-        out, maps = dressing_attention(query, key, value, role.garments[self.site.key], role.strength, attend=_attend)
+            return attn.to_out[0](scaled_dot_product(query, key, value, attn.heads))
+        out, maps = dressing_attention(query, key, value, role.garments[self.site.key], role.strength)
         if maps is not None:
             role.maps[self.site.key] = maps
         return attn.to_out[0](out)
@@ -123,7 +123,7 @@ class SiteProcessor:
             return frozen(x) + grouped_lora(x, down.to(x), up.to(x), scale)
 
         query, key, value = (adapted(name, getattr(attn, f"to_{name}"), normed) for name in "qkv")
-        out = _attend(query, key, value, attn.heads)
+        out = scaled_dot_product(query, key, value, attn.heads)
         role.features[self.site.key] = normed if role.feature_tap == "attn_input" else out
         return adapted("out", attn.to_out[0], out)
 
@@ -141,15 +141,10 @@ class TextProcessor:
     ) -> Tensor:
         if isinstance(role, GarmentsRole):
             return torch.zeros_like(hidden_states)
-        assert attention_mask is None
-        key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
-        return attn.to_out[0](_attend(attn.to_q(hidden_states), key, value, attn.heads))
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Attention in core's layout. On a CPU the fused kernel is slow backwards for narrow heads: there plain products."""
-    if query.device.type != "cpu" or not torch.is_grad_enabled():
-        return scaled_dot_product(query, key, value, heads)
-    q, k, v = (rearrange(x, "b l (h d) -> (b h) l d", h=heads) for x in (query, key, value))
-    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
-    return rearrange(scores.softmax(dim=-1) @ v, "(b h) l d -> b l (h d)", h=heads)
+        query = rearrange(attn.to_q(hidden_states), "b l (h d) -> b h l d", h=attn.heads)
+        key, value = (
+            rearrange(project(encoder_hidden_states), "b l (h d) -> b h l d", h=attn.heads)
+            for project in (attn.to_k, attn.to_v)
+        )
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attention_mask)
+        return attn.to_out[0](rearrange(out, "b h l d -> b l (h d)"))
