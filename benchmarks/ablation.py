@@ -113,7 +113,7 @@ def _train(config: TrainConfig, arm: Arm) -> None:
 
 @app.command()
 def measure(folder: Folder, only: Only = None, seeds: Seeds = 1, outfits: int = OUTFITS) -> None:
-    """Dress held-out people with every trained arm, and measure; what is finished is passed over."""
+    """Dress held-out people with every trained arm, and measure; pictures that are there are kept."""
     base = load_base(BASE, device="cuda" if torch.cuda.is_available() else "cpu", dtype=torch.float32)
     nn.Module.to(base.unet, dtype=torch.bfloat16)
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
@@ -180,7 +180,7 @@ class Row:
 
 @app.command()
 def page(folder: Folder) -> None:
-    """Write docs/evidence/ablation.json, ablation.md and its pictures from the figures."""
+    """Write ablation.json, ablation_table.md and ablation.jpg in docs/evidence from the figures."""
     rows = [row for name in ARMS if (row := _row(folder, name)) is not None]
     content = {
         row.name: {

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from ..base_model import BaseModel
 from .pixels import Pixels, as_unit
-from .recogniser import HEADS, KINDS, Recogniser
-from .samples import LABEL_SPACES, Labels, Sample
+from .recogniser import HEADS, KINDS, OF_SLOT, Recogniser
+from .samples import Labels, Sample
 
 AT_ONCE = 8
 
@@ -50,9 +50,9 @@ def recognised(judge: Recogniser, pictures: Sequence[Pixels], truths: Sequence[L
             for name, truth in (("scene", labels.scene), ("pose", labels.pose)):
                 scores[name] += _score(HEADS[name][int(logits[name][row].argmax())], truth)
             for slot, garment in labels.garments.items():
-                kinds = LABEL_SPACES[f"{slot}_kind"]
-                among = logits["wears"][row, [KINDS.index(kind) for kind in kinds]]
-                scores["garment kind"] += _score(kinds[int(among.argmax())], garment.kind)
+                of_slot = OF_SLOT[slot]
+                answer = KINDS[of_slot][int(logits["wears"][row, of_slot].argmax())]
+                scores["garment kind"] += _score(answer, garment.kind)
     return scores
 
 

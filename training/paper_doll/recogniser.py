@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .garments import SLOTS
 from .network_file import is_network, load_network, save_network
 from .samples import LABEL_SPACES
 
 KIND = "recogniser"
-KINDS = tuple(kind for name in ("upper_kind", "lower_kind", "hat_kind") for kind in LABEL_SPACES[name])
+KINDS = tuple(kind for slot in SLOTS for kind in LABEL_SPACES[f"{slot}_kind"])
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "kind": KINDS,
@@ -36,10 +37,10 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 SEVERAL = frozenset({"colours", "wears"})
 """The heads of which several answers may be true at once: any colours, and one kind of garment for each slot worn."""
 
-OF_SLOT = tuple(
-    slice(KINDS.index(kinds[0]), KINDS.index(kinds[-1]) + 1)
-    for kinds in (LABEL_SPACES[f"{slot}_kind"] for slot in ("upper", "lower", "hat"))
-)
+OF_SLOT: Mapping[str, slice] = {
+    slot: slice(KINDS.index(kinds[0]), KINDS.index(kinds[-1]) + 1)
+    for slot, kinds in ((slot, LABEL_SPACES[f"{slot}_kind"]) for slot in SLOTS)
+}
 """Where each slot's kinds stand among KINDS."""
 
 WHERE = frozenset({"scene", "pose", "wears"})
@@ -115,7 +116,7 @@ def recognition_loss(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) 
     for name, answer in truth.items():
         if name == "wears":
             worn = answer.clamp(min=0)  # all zero where unknown
-            slots = [(worn[:, kinds] * logits[name][:, kinds].log_softmax(dim=1)).sum() for kinds in OF_SLOT]
+            slots = [(worn[:, kinds] * logits[name][:, kinds].log_softmax(dim=1)).sum() for kinds in OF_SLOT.values()]
             losses[name] = -torch.stack(slots).sum() / worn.sum().clamp(min=1)
         elif name in SEVERAL:
             known = (answer >= 0).float()
@@ -132,9 +133,9 @@ def right_answers(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> 
     counts: dict[str, tuple[int, int]] = {}
     for name, answer in truth.items():
         if name == "wears":
-            known = torch.stack([(answer[:, kinds] > 0).any(dim=1) for kinds in OF_SLOT])
+            known = torch.stack([(answer[:, kinds] > 0).any(dim=1) for kinds in OF_SLOT.values()])
             right = torch.stack(
-                [logits[name][:, kinds].argmax(dim=1) == answer[:, kinds].argmax(dim=1) for kinds in OF_SLOT]
+                [logits[name][:, kinds].argmax(dim=1) == answer[:, kinds].argmax(dim=1) for kinds in OF_SLOT.values()]
             )
         elif name in SEVERAL:
             known = answer[:, 0] >= 0
