@@ -17,6 +17,8 @@ from .garment import TRAINING_FREE, AnyDressing
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire
 
 FOLDER = "anydressing"
+OWN_FILES = Path(__file__).parents[1] / "demo" / FOLDER
+"""The files that come with the pack: the paper doll's."""
 COMMON_SLOTS = ("upper", "lower", "hat", "dress", "outer", "shoes", "bag")
 
 logger = logging.getLogger(__name__)
@@ -74,11 +76,12 @@ class AnyDressingLoader(io.ComfyNode):
 
 
 def register_model_folder() -> None:
-    """Make models/anydressing known to ComfyUI, showing .safetensors files only."""
+    """Make models/anydressing, and the pack's own files, known to ComfyUI, showing .safetensors files only."""
     default = Path(folder_paths.models_dir) / FOLDER
     with contextlib.suppress(OSError):  # a read-only models folder keeps nobody from dressing training-free
         default.mkdir(parents=True, exist_ok=True)
     folder_paths.add_model_folder_path(FOLDER, str(default), is_default=True)
+    folder_paths.add_model_folder_path(FOLDER, str(OWN_FILES))  # last: a file of the same name in models/ is meant
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
 
 

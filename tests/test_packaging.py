@@ -50,7 +50,7 @@ def test_the_package_list_equals_the_folders(root):
 def test_the_wheel_holds_every_module_preset_and_demo_file_and_nothing_else(root, wheel):
     shipped = ("*.py", "*.toml", "*.json")
     modules = [path.relative_to(root) for layer in LAYERS for kind in shipped for path in (root / layer).rglob(kind)]
-    weights = [path.relative_to(root) for path in (root / "demo").glob("*.safetensors")]
+    weights = [path.relative_to(root) for path in (root / "demo").rglob("*.safetensors")]
     expected = {f"comfyui_anydressing/{path.as_posix()}" for path in (Path("__init__.py"), *modules, *weights)}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == expected
