@@ -146,11 +146,8 @@ def _model(run: Path, arm: Arm, base: BaseModel) -> tuple[DressingModel, str]:
     adapter.load(start)
     model = arm.model(base.unet, adapter)
     if not arm.start:
-        folder = RunFolder.open(run)
-        step = folder.latest()
-        assert step is not None, f"{run} has no checkpoint"
-        tensors, _ = folder.load(step)
-        arm_tensors(model, tensors.get("average") or tensors["model"])
+        _, trained = RunFolder.open(run).trained()
+        arm_tensors(model, trained)
     model.requires_grad_(False).to(base.unet.device)
     return model, tensor_digest(model.state_dict())
 

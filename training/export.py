@@ -64,13 +64,8 @@ def _file_and_trained(run: RunFolder, step: int | None) -> tuple[Checkpoint, set
     if not (run.path / START).is_file():
         why = f"It holds no {START}: only `anydressing train` makes AnyDressing files."
         raise refusal(f"The run in {str(run.path)!r}", "has nothing to export", why, "name the folder of such a run.")
-    step = run.latest() if step is None else step
-    if step is None:
-        why = "It ended before its first checkpoint."
-        raise refusal(f"The run in {str(run.path)!r}", "has nothing to export", why, "resume it first.")
+    step, trained = run.trained(step)
     start = load_checkpoint(run.path / START)
-    tensors, _ = run.load(step)
-    trained = tensors.get("average") or tensors["model"]
     named = {name.removeprefix("adapter."): tensor for name, tensor in trained.items()}
     # A resumed run may have been given other settings than at its start: how long it goes, what it shows and keeps.
     config = parse_config(run.config, str(run.path / CONFIG))

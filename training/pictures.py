@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -36,6 +37,9 @@ CUT_OUT_MARGIN = 0.05
 
 GREYS = range(26, 230)
 """What is clearly neither black nor white: a tenth of the way from both."""
+
+Pixels = NDArray[np.uint8]
+"""A picture, (H, W, 3)."""
 
 Size = tuple[int, int]
 Fault = Literal["unreadable", "mask size", "empty mask", "cut off", "blank"]

@@ -22,7 +22,8 @@ from ..anydressing_core.atomic_write import write_atomically
 from ..anydressing_core.heat_maps import COLOURS, Colour, overlay
 from .base_model import BaseModel
 from .dressing_model import DressingModel
-from .sampling import Garment, Person, Pixels, Progress, SamplingSettings, sample_people
+from .pictures import Pixels
+from .sampling import Garment, Person, Progress, SamplingSettings, sample_people
 
 FOLDER = "previews"
 

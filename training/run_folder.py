@@ -182,6 +182,18 @@ class RunFolder:
         state = json.loads(files.pop(STATE))
         return {Path(name).stem: safetensors.torch.load(data) for name, data in files.items()}, state
 
+    def trained(self, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
+        """The step and the weights of a checkpoint, the newest when None: the averaged ones where the loop averages.
+
+        Raises ValueError when there is no checkpoint yet, or not that one.
+        """
+        step = self.latest() if step is None else step
+        if step is None:
+            why = "It ended before its first checkpoint."
+            raise refusal(f"The run in {str(self.path)!r}", "has trained nothing", why, "resume it first.")
+        tensors, _ = self.load(step)
+        return step, tensors.get("average") or tensors["model"]
+
     @property
     def _checkpoints(self) -> Path:
         return self.path / CHECKPOINTS

@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-import numpy as np
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,10 +26,8 @@ from ..anydressing_core.sites import UNetShape
 from .base_model import BaseModel, NoiseSchedule
 from .dressing_model import DressingModel, Outfits
 from .noise import noise_seed
+from .pictures import Pixels
 from .unet_processors import DressingRole, dressed_prediction
-
-Pixels = NDArray[np.uint8]
-"""A picture, (H, W, 3)."""
 
 Progress = Callable[[int], None]
 """Told after every step how many pictures took it. What it raises ends the sampling."""

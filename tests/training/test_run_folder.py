@@ -177,6 +177,22 @@ def test_missing_step_is_refused_and_the_present_ones_named(run):
         run.load(300)
 
 
+def test_what_was_trained_is_the_average_where_there_is_one(run):
+    model, average = {"weight": torch.zeros(2)}, {"weight": torch.ones(2)}
+    with run.lock():
+        run.save(5, {"model": model}, {})
+        run.save(10, {"model": model, "average": average}, {})
+    assert [(step, trained["weight"].tolist()) for step, trained in (run.trained(5), run.trained())] == [
+        (5, [0, 0]),
+        (10, [1, 1]),
+    ]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_has_trained_nothing(run):
+    with pytest.raises(ValueError, match="has trained nothing"):
+        run.trained()
+
+
 def test_saving_takes_the_lock(run):
     with pytest.raises(AssertionError):
         run.save(1, {}, {})

@@ -84,8 +84,8 @@ def make_pictures(
 ) -> None:
     """Dress `count` held-out outfits in every way; those that are there already, made alike, are kept.
 
-    identity: what tells the model's weights from any others. half: garments are read at half their size. Raises ValueError for a folder with pictures of other
-    weights or settings, BuildStoppedError after `stop`.
+    identity: what tells the model's weights from any others. half: garments are read at half their size. Raises
+    ValueError for a folder with pictures of other weights or settings, BuildStoppedError after `stop`.
     """
     info = model.adapter.info
     slots = [slot for slot in SLOTS if slot in info.slots]

@@ -10,7 +10,6 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ...anydressing_core.safetensors_header import refusal
 from ...anydressing_core.sites import UNetShape
 from ...anydressing_core.word_table import WIDTH
 from ..base_model import load_base
@@ -38,12 +37,7 @@ def export_network(run: RunFolder, out: Path, step: int | None = None) -> str:
     checkpoint, the newest when None. Raises ValueError when the run has none.
     """
     config = parse_config(run.config, str(run.path / CONFIG), kind=PaperDollConfig)
-    step = run.latest() if step is None else step
-    if step is None:
-        why = "It ended before its first checkpoint."
-        raise refusal(f"The run in {str(run.path)!r}", "has nothing to export", why, "resume it first.")
-    tensors, _ = run.load(step)
-    trained = tensors.get("average") or tensors["model"]
+    step, trained = run.trained(step)
     out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"steps": str(step), "training_config_hash": config.digest, "dataset": "paper-doll"}
     if config.network == "recogniser":

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-Pixels = NDArray[np.uint8]
-"""A picture, (H, W, 3)."""
+from ..pictures import Pixels
 
 
 def read_pixels(path: Path) -> Pixels:
