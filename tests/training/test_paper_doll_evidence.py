@@ -14,6 +14,7 @@ from comfyui_anydressing.training.paper_doll.evidence import (
     Score,
     autoencoder_psnr,
     garments_recognised,
+    kinds_recognised,
     recognised,
     table,
 )
@@ -48,7 +49,7 @@ def test_people_are_right_when_the_judge_says_what_they_are(people):
     assert scores["scene"] == Score(sum(one.scene == first.scene for one in truths), 12)
     assert scores["pose"] == Score(sum(one.pose == first.pose for one in truths), 12)
     right = sum(garment.kind in kinds for one in truths for garment in one.garments.values())
-    assert scores["garment kind"] == Score(right, 24)
+    assert scores["garment kind, at one look"] == Score(right, 24)
     assert 0 < scores["scene"].right < 12
 
 
@@ -57,7 +58,57 @@ def test_a_kind_is_chosen_among_those_of_its_slot(people):
     upper, lower = (truth.garments[slot].kind for slot in ("upper", "lower"))
     # Surest of all of a hat, which she does not wear, then of her skirt, and least of her shirt: each slot has its own.
     scores = recognised(Judge(wears=("cap", lower, upper)), [people[0].person], [truth])
-    assert scores["garment kind"] == Score(2, 2)
+    assert scores["garment kind, at one look"] == Score(2, 2)
+
+
+class Finder:
+    """Finds each of these slots in the band of rows given for it. Nothing else."""
+
+    def __init__(self, **bands):
+        self.bands = bands
+
+    def parse(self, picture):
+        masks = {slot: torch.zeros(picture.shape[1:], dtype=torch.bool) for slot in ("upper", "lower", "hat")}
+        for slot, rows in self.bands.items():
+            masks[slot][rows] = True
+        return masks
+
+
+class KindJudge(Judge):
+    """Says the kind of whatever lies in the upper half of the picture, and remembers what it was shown."""
+
+    def __init__(self, above, below):
+        super().__init__()
+        self.above, self.below, self.shown = above, below, []
+
+    def classify(self, pictures):
+        self.shown += list(pictures)
+        logits = super().classify(pictures)
+        for row, picture in enumerate(pictures):
+            half = picture.shape[1] // 2
+            kind = self.above if picture[:, :half].sum() > picture[:, half:].sum() else self.below
+            logits["kind"][row, KINDS.index("cap")] = 2.0  # surer still of another slot's
+            logits["kind"][row, KINDS.index(kind)] = 1.0
+        return logits
+
+
+def test_a_garment_is_recognised_where_it_is_found(people):
+    truth = people[0].labels
+    upper, lower = (truth.garments[slot].kind for slot in ("upper", "lower"))
+    judge = KindJudge(upper, lower)
+    found = Finder(upper=slice(10, 30), lower=slice(36, 60))
+    assert kinds_recognised(judge, found, [people[0].person], [truth]) == Score(2, 2)
+    assert all((shown[:, :10] == 0).all() for shown in judge.shown)  # nothing but the garment is shown
+    swapped = Finder(lower=slice(10, 30), upper=slice(36, 60))
+    assert kinds_recognised(KindJudge(upper, lower), swapped, [people[0].person], [truth]) == Score(0, 2)
+
+
+def test_a_garment_that_is_not_found_is_not_recognised(people):
+    truth = people[0].labels
+    upper, lower = (truth.garments[slot].kind for slot in ("upper", "lower"))
+    judge = KindJudge(upper, lower)
+    assert kinds_recognised(judge, Finder(upper=slice(10, 30)), [people[0].person], [truth]) == Score(1, 2)
+    assert len(judge.shown) == 1
 
 
 def test_flat_lays_are_right_head_by_head(people):

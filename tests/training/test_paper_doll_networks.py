@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from comfyui_anydressing.training.paper_doll.recogniser import (
     truth_of_garment,
     truth_of_person,
 )
-from comfyui_anydressing.training.paper_doll.recognition import RecognitionData
+from comfyui_anydressing.training.paper_doll.recognition import VIEWS, RecognitionData
 from comfyui_anydressing.training.paper_doll.train import make_task
 from comfyui_anydressing.training.run_folder import RunFolder
 from comfyui_anydressing.training.runs import train
@@ -85,6 +86,26 @@ def test_an_autoencoders_run_shows_pictures(autoencoder):
         "step-00000000.png",
         "step-00000002.png",
     ]
+
+
+def test_half_of_the_garments_are_dyed_and_their_colours_then_not_asked_for(manifest):
+    """Red, green and blue change places, so that a kind is not told by its colour; whole people keep theirs."""
+    read = read_manifest(manifest)
+    data = RecognitionData(read, "train")
+    counts = Counter()
+    for position in range(80):
+        draw = Draw(0, 1, position, position % len(data))
+        picture, truth = data.sample(draw)
+        item = data._items[draw.item]
+        view = VIEWS[draw.integer(len(VIEWS), "view")]
+        before, _ = data.view(item, view, draw.integer(len(item.garments), "garment"))
+        amounts, as_before = picture.mean((1, 2)), before.mean((1, 2))  # moving and mirroring change none
+        torch.testing.assert_close(amounts.sort().values, as_before.sort().values)
+        dyed = not torch.allclose(amounts, as_before)
+        asked = bool((truth["colours"] >= 0).all())
+        assert not (dyed and (asked or view == "person"))
+        counts[view if view == "person" else ("dyed" if not asked else "as it is")] += 1
+    assert min(counts["person"], counts["dyed"], counts["as it is"]) >= 10
 
 
 def test_its_export_begins_a_base_model_with_latents_of_unit_spread(base_file, manifest, tokenizer_folder):

@@ -38,7 +38,7 @@ from ..metrics import (
     texture_error,
 )
 from .bench_pictures import ABOUT, CELL, Outfit, anew_mask, outfit
-from .evidence import recognised, reconstructed
+from .evidence import FEWEST_PIXELS, recognised, reconstructed
 from .parser import Parser
 from .pixels import Pixels, as_unit, read_grey, read_pixels, read_unit
 from .recogniser import Recogniser
@@ -46,8 +46,6 @@ from .samples import Sample, sample
 
 DISTRACTORS = 32
 FIRST_DISTRACTOR = 50_000  # their seeds in the held-out split
-FEWEST_PIXELS = 40
-"""Where a garment shows on fewer pixels, at these sizes, nothing can be said of it."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base_model import BaseModel
+from .parser import Parser
 from .pixels import Pixels, as_unit
 from .recogniser import HEADS, KINDS, OF_SLOT, Recogniser
 from .samples import Labels, Sample
 
 AT_ONCE = 8
+FEWEST_PIXELS = 40
+"""Where a garment shows on fewer pixels, at these sizes, nothing can be said of it."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ class Score:
 
 
 def recognised(judge: Recogniser, pictures: Sequence[Pixels], truths: Sequence[Labels]) -> dict[str, Score]:
-    """What a recogniser finds in whole people: scene, pose, and the kind of each garment among those of its slot.
+    """What a recogniser finds in whole people at one look: scene, pose, and the kinds of their garments.
 
     pictures: (H, W, 3) bytes, all of one size.
     """
-    scores = {name: Score(0, 0) for name in ("scene", "pose", "garment kind")}
+    scores = {name: Score(0, 0) for name in ("scene", "pose", "garment kind, at one look")}
     for start in range(0, len(pictures), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         with torch.no_grad():
@@ -52,8 +55,26 @@ def recognised(judge: Recogniser, pictures: Sequence[Pixels], truths: Sequence[L
             for slot, garment in labels.garments.items():
                 of_slot = OF_SLOT[slot]
                 answer = KINDS[of_slot][int(logits["wears"][row, of_slot].argmax())]
-                scores["garment kind"] += _score(answer, garment.kind)
+                scores["garment kind, at one look"] += _score(answer, garment.kind)
     return scores
+
+
+def kinds_recognised(judge: Recogniser, parser: Parser, pictures: Sequence[Pixels], truths: Sequence[Labels]) -> Score:
+    """Of how many garments the kind is recognised among those of their slot, where a parser finds them.
+
+    A garment that is not found, or on too few pixels, is not recognised.
+    """
+    score = Score(0, 0)
+    for picture, labels in zip(map(as_unit, pictures), truths, strict=True):
+        parts = parser.parse(picture)
+        for slot, garment in labels.garments.items():
+            answer = ""
+            if int(parts[slot].sum()) >= FEWEST_PIXELS:
+                with torch.no_grad():
+                    logits = judge.classify((picture * parts[slot])[None])["kind"][0, OF_SLOT[slot]]
+                answer = KINDS[OF_SLOT[slot]][int(logits.argmax())]
+            score += _score(answer, garment.kind)
+    return score
 
 
 def garments_recognised(judge: Recogniser, samples: Iterable[Sample]) -> dict[str, Score]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from .recogniser import (
 
 SHIFT = 12  # pixels that a picture is moved by, at most
 VIEWS = ("flat-lay", "worn", "person", "person")
+DYES = tuple(permutations(range(3)))
+"""Orders of red, green and blue."""
 
 View = tuple[Tensor, dict[str, Tensor]]
 
@@ -44,10 +47,17 @@ class RecognitionData:
         return self._items[item].id
 
     def sample(self, draw: Draw) -> View:
-        """One view, moved a little and sometimes mirrored."""
+        """One view, moved a little and sometimes mirrored, and half of the garments dyed.
+
+        Held-out garments have colours that no training garment of their texture has: without the dye, jeans of another
+        blue are not recognised as jeans.
+        """
         item = self._items[draw.item]
         view = VIEWS[draw.integer(len(VIEWS), "view")]
         picture, truth = self.view(item, view, draw.integer(len(item.garments), "garment"))
+        if view != "person" and draw.uniform("dyed") < 0.5:
+            picture = picture[list(DYES[draw.integer(len(DYES), "dye")])]
+            truth["colours"] = torch.full_like(truth["colours"], -1)
         if draw.uniform("mirror") < 0.5:
             picture = picture.flip(2)
         shift = [draw.integer(2 * SHIFT + 1, axis) - SHIFT for axis in ("down", "right")]
