@@ -23,7 +23,6 @@ import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
 from comfyui_anydressing.dev.comfyui import CHECKOUT
-from comfyui_anydressing.dev.contact_sheet import INK, PAPER
 from comfyui_anydressing.training.adapter import Adapter
 from comfyui_anydressing.training.base_model import BaseModel, load_base
 from comfyui_anydressing.training.cache_entries import tensor_digest
@@ -34,16 +33,18 @@ from comfyui_anydressing.training.events import open_display
 from comfyui_anydressing.training.export import START
 from comfyui_anydressing.training.metrics import Mean, interval
 from comfyui_anydressing.training.paper_doll.arms import ARMS, Arm, arm_tensors
-from comfyui_anydressing.training.paper_doll.bench_pictures import FIRST, make_pictures, outfit
+from comfyui_anydressing.training.paper_doll.bench_pictures import ABOUT, FIRST, make_pictures
 from comfyui_anydressing.training.paper_doll.bench_report import outfit_figures
 from comfyui_anydressing.training.paper_doll.parser import load_parser
 from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
 from comfyui_anydressing.training.run_folder import RunFolder
 from comfyui_anydressing.training.runs import train as run_training
 from comfyui_anydressing.training.sampling import SamplingSettings
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.console import Console
 from torch import nn
+
+from .outfit_sheet import outfit_sheet
 
 DEMO = CHECKOUT / "demo"
 BASE = DEMO / "paper_doll_base.safetensors"
@@ -215,29 +216,18 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-CELL, GAP, WORDS = (96, 128), 6, 34  # width and height, pixels
-
-
 def _sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
     """A column for each arm, a row for each outfit; first come the garments and the true person."""
-    heads = ["upper", "lower", "truth", "undressed", *names]
-    size = (len(heads) * (CELL[0] + GAP) + GAP, outfits * (CELL[1] + GAP) + WORDS)
-    canvas, small = Image.new("RGB", size, PAPER), ImageFont.load_default(11)
-    pen = ImageDraw.Draw(canvas)
-    for column, head in enumerate(heads):
-        pen.text((GAP + column * (CELL[0] + GAP), 10), head, INK, small)
-    for row in range(outfits):
-        seed = FIRST + row
-        about = json.loads((folder / "undressed" / str(seed) / "about.json").read_text())
-        truth = outfit(seed, about["slots"], tuple(about["size"])).truth
-        painted = [truth.garments["upper"].flat_lay, truth.garments["lower"].flat_lay, truth.person]
-        pictures = [Image.fromarray(pixels) for pixels in painted]
-        files = [folder / "undressed" / str(seed) / "undressed.png"]
-        files += [folder / "pictures" / f"{name}-0" / str(seed) / "free.png" for name in names]
-        for column, picture in enumerate([*pictures, *map(Image.open, files)]):
-            place = (GAP + column * (CELL[0] + GAP), WORDS + row * (CELL[1] + GAP))
-            canvas.paste(picture.convert("RGB").resize(CELL, Image.Resampling.LANCZOS), place)
-    return canvas
+    about = json.loads((folder / "undressed" / str(FIRST) / ABOUT).read_text(encoding="utf-8"))
+
+    def of_arm(name: str, seed: int) -> Path:
+        return folder / "pictures" / f"{name}-0" / str(seed) / "free.png"
+
+    def undressed(seed: int) -> Path:
+        return folder / "undressed" / str(seed) / "undressed.png"
+
+    columns = {"undressed": undressed, **{name: partial(of_arm, name) for name in names}}
+    return outfit_sheet(range(FIRST, FIRST + outfits), about["slots"], tuple(about["size"]), columns)
 
 
 if __name__ == "__main__":
