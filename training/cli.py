@@ -98,7 +98,7 @@ def train(
 
     overrides = list(setting or [])
     if slots is not None:
-        overrides.append(f"adapter.slots={json.dumps([slot.strip() for slot in slots.split(',')])}")
+        overrides.append(f"adapter.slots={json.dumps(_listed(slots))}")
     if init is not None:
         overrides.append(f"adapter.init={json.dumps(str(init))}")
     settings = load_config(config, overrides)
@@ -224,6 +224,9 @@ def evaluate(
     parser: Annotated[Path, typer.Option(help="The network that finds garments in pictures.")],
     bench: Annotated[Bench, typer.Option(help="What it is measured on.")] = Bench.paper_doll,
     outfits: Annotated[int, typer.Option(min=1, help="How many held-out people.")] = 200,
+    slots: Annotated[
+        str | None, typer.Option(help="What they wear, e.g. upper,lower; all that the file knows.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     steps: Annotated[int, typer.Option(help="Steps of DDIM.")] = 30,
     guidance: Annotated[float, typer.Option(help="omega of Eq. 16.")] = 6.0,
@@ -245,6 +248,7 @@ def evaluate(
                 parser=parser,
                 count=outfits,
                 seed=seed,
+                slots=_listed(slots),
                 settings=SamplingSettings(steps, guidance, strength),
                 progress=display.work,
                 stop=lambda: bool(wish),
@@ -253,6 +257,10 @@ def evaluate(
             typer.echo(f"{stopped} What is made is kept: the same command goes on from there.")
             raise typer.Exit(wish.exit_status) from stopped
     typer.echo(report)
+
+
+def _listed(words: str | None) -> list[str]:
+    return [word.strip() for word in words.split(",")] if words else []
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ def evaluate_paper_doll(
     parser: Path,
     count: int,
     seed: int,
+    slots: Sequence[str],
     settings: SamplingSettings,
     progress: Callable[[str, int, int], None],
     stop: Callable[[], bool],
@@ -48,6 +49,7 @@ def evaluate_paper_doll(
         pictures,
         count=count,
         settings=settings,
+        slots=slots,
         seed=seed,
         progress=progress,
         stop=stop,

@@ -66,6 +66,17 @@ def test_every_outfit_is_dressed_in_every_way(evaluated):
         assert json.loads((folder / "about.json").read_text())["slots"] == list(SLOTS)
 
 
+def test_only_some_of_the_files_kinds_are_worn(evaluated, tmp_path):
+    _, run, _ = evaluated
+    status, output = run("--out", tmp_path / "upper", "--outfits", 1, "--slots", "upper")
+    assert status == 0, output
+    assert json.loads((tmp_path / "upper" / "figures.json").read_text())["about"]["slots"] == ["upper"]
+    status, output = run("--out", tmp_path / "hat", "--outfits", 1, "--slots", "upper, hat")
+    assert status == 1
+    assert "--slots: 'hat' is no garment kind of this file." in output
+    assert "trained for upper, lower" in output
+
+
 def test_figures_have_intervals_and_are_told(evaluated):
     out, _, output = evaluated
     figures = json.loads((out / "figures.json").read_text())

@@ -27,7 +27,7 @@ from torch.nn import functional
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.canvas import foreground_cells, garment_canvas
 from ...anydressing_core.checkpoint_info import CheckpointInfo
-from ...anydressing_core.safetensors_header import refusal
+from ...anydressing_core.safetensors_header import quote, refusal
 from ..base_model import BaseModel
 from ..cache import BuildStoppedError
 from ..dressing_model import DressingModel
@@ -75,6 +75,7 @@ def make_pictures(
     *,
     count: int,
     settings: SamplingSettings,
+    slots: Sequence[str] = (),
     ways: Sequence[str] = WAYS,
     half: bool = False,
     seed: int = 0,
@@ -84,11 +85,16 @@ def make_pictures(
 ) -> None:
     """Dress `count` held-out outfits in every way; those that are there already, made alike, are kept.
 
-    identity: what tells the model's weights from any others. half: garments are read at half their size. Raises
-    ValueError for a folder with pictures of other weights or settings, BuildStoppedError after `stop`.
+    identity: what tells the model's weights from any others. slots: what is worn, all that the model knows when
+    empty. half: garments are read at half their size. Raises ValueError for slots that the model does not know and for a
+    folder with pictures of other weights or settings, BuildStoppedError after `stop`.
     """
     info = model.adapter.info
-    slots = [slot for slot in SLOTS if slot in info.slots]
+    for slot in slots:
+        if slot not in info.slots:
+            why = f"The file was trained for {', '.join(info.slots)}."
+            raise refusal(f"--slots: {quote(slot)}", "is no garment kind of this file", why, "choose among these.")
+    slots = [slot for slot in SLOTS if slot in (slots or info.slots)]
     made_from = {
         "file": identity,
         "base": base.sha256,
