@@ -22,11 +22,13 @@ from ..noise import Draw
 from .config import PaperDollConfig
 from .garments import SLOTS
 from .network_file import load_network, save_network
-from .pixels import read_grey, read_unit
+from .pixels import dyed, read_grey, read_unit
 from .recogniser import ChannelNorm
 
 KIND = "parser"
 PARTS = ("background", "person", *SLOTS)
+RARE = {"hat": 4.0}
+"""How much more a pixel of these parts counts in training: there are few."""
 BLURS = (1, 1, 3, 5)
 """Pixels of a box blur, one of which is drawn: sampled pictures are softer than painted ones."""
 
@@ -79,7 +81,7 @@ class ParsingData:
         return self._items[item].id
 
     def sample(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """A picture (3, H, W) in [0, 1], sometimes softened or mirrored, and its parts (H, W) long."""
+        """A picture (3, H, W) in [0, 1], sometimes softened, dyed or mirrored, and its parts (H, W) long."""
         item = self._items[draw.item]
         assert item.person_mask is not None
         picture = read_unit(self._manifest.path(item.image))
@@ -89,6 +91,8 @@ class ParsingData:
             parts[self._mask(garment.mask)] = PARTS.index(garment.slot)
         blur = BLURS[draw.integer(len(BLURS), "blur")]
         picture = functional.avg_pool2d(picture[None], blur, 1, blur // 2, count_include_pad=False)[0]
+        if draw.uniform("dyed") < 0.5:
+            picture = dyed(picture, draw)
         if draw.uniform("mirror") < 0.5:
             picture, parts = picture.flip(2), parts.flip(1)
         return picture, parts
@@ -118,7 +122,8 @@ class ParsingTask:
         pictures, parts = batch
         logits = self._parser(pictures).float()
         right = (logits.argmax(dim=1) == parts).float().mean()
-        return Terms(functional.cross_entropy(logits, parts), {"right": right.detach()})
+        weights = torch.tensor([RARE.get(part, 1.0) for part in PARTS], device=logits.device)
+        return Terms(functional.cross_entropy(logits, parts, weights), {"right": right.detach()})
 
     def preview(self, step: int, watch: Watch) -> None:
         """There is nothing to look at."""

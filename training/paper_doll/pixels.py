@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..noise import Draw
 from ..pictures import Pixels
+
+DYES = tuple(permutations(range(3)))
 
 
 def read_pixels(path: Path) -> Pixels:
@@ -33,3 +37,8 @@ def read_unit(path: Path) -> Tensor:
 def as_unit(pixels: Pixels) -> Tensor:
     """A picture of bytes: (3, H, W) in [0, 1]."""
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def dyed(picture: Tensor, draw: Draw) -> Tensor:
+    """A picture (3, H, W) with red, green and blue in a drawn order, so that colours tell a network little."""
+    return picture[list(DYES[draw.integer(len(DYES), "dye")])]

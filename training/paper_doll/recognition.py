@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from itertools import permutations
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from ..loop import Terms, Watch
 from ..manifest import Item, Manifest
 from ..noise import Draw
 from .config import PaperDollConfig
-from .pixels import read_grey, read_unit
+from .pixels import dyed, read_grey, read_unit
 from .recogniser import (
     Recogniser,
     recognition_loss,
@@ -26,8 +25,6 @@ from .recogniser import (
 
 SHIFT = 12  # pixels that a picture is moved by, at most
 VIEWS = ("flat-lay", "worn", "person", "person")
-DYES = tuple(permutations(range(3)))
-"""Orders of red, green and blue."""
 
 View = tuple[Tensor, dict[str, Tensor]]
 
@@ -56,7 +53,7 @@ class RecognitionData:
         view = VIEWS[draw.integer(len(VIEWS), "view")]
         picture, truth = self.view(item, view, draw.integer(len(item.garments), "garment"))
         if view != "person" and draw.uniform("dyed") < 0.5:
-            picture = picture[list(DYES[draw.integer(len(DYES), "dye")])]
+            picture = dyed(picture, draw)
             truth["colours"] = torch.full_like(truth["colours"], -1)
         if draw.uniform("mirror") < 0.5:
             picture = picture.flip(2)
