@@ -78,8 +78,9 @@ def test_every_node_says_which_pack_it_is_from(name):
         assert node["properties"]["cnr_id"] == ("anydressing" if ours else "comfy-core")
 
 
-def test_the_first_workflow_runs_and_shows_its_picture(frontend):
-    frontend.open(read(WORKFLOWS / "01_two_garments.json"))
+@pytest.mark.parametrize("name", [name for name in NAMES if name < "10"])
+def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
+    frontend.open(read(WORKFLOWS / f"{name}.json"))
     ran = frontend.run()
     assert ran.status == "success", ran
     shown = {kind: (width, height) for kind, width, height in frontend.shown_images()}
