@@ -24,7 +24,6 @@ from comfyui_anydressing.dev.contact_sheet import INK, PAPER
 from comfyui_anydressing.dev.server import BASE, ComfyServer, has_accelerator
 from comfyui_anydressing.training.base_model import load_base
 from comfyui_anydressing.training.paper_doll import Labels, Recipe, Sample, draw_recipe, evidence, sample
-from comfyui_anydressing.training.paper_doll.parser import load_parser
 from comfyui_anydressing.training.paper_doll.pixels import Pixels
 from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
 from PIL import Image, ImageDraw, ImageFont
@@ -48,25 +47,24 @@ def main(runs: list[str]) -> int:
     real = [sample(seed, "held_out", SIZE) for seed in HELD_OUT]
     base = load_base(DEMO / "paper_doll_base.safetensors", device="cpu", dtype=torch.float32)
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
-    parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     print("Measuring", flush=True)
     autoencoder_sheet(base, real[:6]).save(FOLDER / "base_autoencoder.jpg", quality=90)
     truths = [one.labels for one in real]
+    masks = [{slot: torch.from_numpy(worn.mask) for slot, worn in one.garments.items()} for one in real]
+    rendered = {
+        "held-out renders": [one.person for one in real],
+        "their reconstructions": [evidence.reconstructed(base, one.person) for one in real],
+    }
     columns = {
         heading: {
-            **evidence.recognised(judge, some, labels),
-            "garment kind, where the parser finds it": evidence.kinds_recognised(judge, parser, some, labels),
+            **evidence.recognised(judge, people, truths),
+            "garment kind, cut out": evidence.kinds_recognised(judge, people, truths, masks),
         }
-        for heading, some, labels in (
-            ("held-out renders", [one.person for one in real], truths),
-            ("their reconstructions", [evidence.reconstructed(base, one.person) for one in real], truths),
-            (
-                "samples",
-                [picture for pair in pictures for picture in pair],
-                repeated([recipe.labels for recipe in recipes]),
-            ),
-        )
+        for heading, people in rendered.items()
     }
+    columns["samples"] = evidence.recognised(
+        judge, [picture for pair in pictures for picture in pair], repeated([recipe.labels for recipe in recipes])
+    )
     flat_lays = evidence.garments_recognised(judge, real)
     psnr = {
         "people": evidence.autoencoder_psnr(base, [one.person for one in real]),
@@ -219,8 +217,8 @@ def page(
         "",
         "## What is recognised",
         "",
-        "By `paper_doll_recogniser_judge`, on which nothing is trained. A garment's kind is chosen among those of its slot: once",
-        "from the whole picture, once from the garment alone, cut out where `paper_doll_parser` finds it.",
+        "By `paper_doll_recogniser_judge`, on which nothing is trained. A garment's kind is chosen among those of its slot: at one",
+        "look at the whole picture, and from the garment alone, cut out by its true mask, which samples do not have.",
         "",
         evidence.table(columns),
         "",

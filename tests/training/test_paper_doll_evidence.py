@@ -61,17 +61,12 @@ def test_a_kind_is_chosen_among_those_of_its_slot(people):
     assert scores["garment kind, at one look"] == Score(2, 2)
 
 
-class Finder:
-    """Finds each of these slots in the band of rows given for it. Nothing else."""
-
-    def __init__(self, **bands):
-        self.bands = bands
-
-    def parse(self, picture):
-        masks = {slot: torch.zeros(picture.shape[1:], dtype=torch.bool) for slot in ("upper", "lower", "hat")}
-        for slot, rows in self.bands.items():
-            masks[slot][rows] = True
-        return masks
+def places(**bands):
+    """Each of these slots in the band of rows given for it, every other one nowhere."""
+    masks = {slot: torch.zeros(64, 48, dtype=torch.bool) for slot in ("upper", "lower", "hat")}
+    for slot, rows in bands.items():
+        masks[slot][rows] = True
+    return [masks]
 
 
 class KindJudge(Judge):
@@ -92,22 +87,22 @@ class KindJudge(Judge):
         return logits
 
 
-def test_a_garment_is_recognised_where_it_is_found(people):
+def test_a_garment_is_recognised_where_it_is(people):
     truth = people[0].labels
     upper, lower = (truth.garments[slot].kind for slot in ("upper", "lower"))
-    judge = KindJudge(upper, lower)
-    found = Finder(upper=slice(10, 30), lower=slice(36, 60))
-    assert kinds_recognised(judge, found, [people[0].person], [truth]) == Score(2, 2)
+    judge, pictures = KindJudge(upper, lower), [people[0].person]
+    right = places(upper=slice(10, 30), lower=slice(36, 60))
+    assert kinds_recognised(judge, pictures, [truth], right) == Score(2, 2)
     assert all((shown[:, :10] == 0).all() for shown in judge.shown)  # nothing but the garment is shown
-    swapped = Finder(lower=slice(10, 30), upper=slice(36, 60))
-    assert kinds_recognised(KindJudge(upper, lower), swapped, [people[0].person], [truth]) == Score(0, 2)
+    swapped = places(lower=slice(10, 30), upper=slice(36, 60))
+    assert kinds_recognised(KindJudge(upper, lower), pictures, [truth], swapped) == Score(0, 2)
 
 
 def test_a_garment_that_is_not_found_is_not_recognised(people):
     truth = people[0].labels
     upper, lower = (truth.garments[slot].kind for slot in ("upper", "lower"))
     judge = KindJudge(upper, lower)
-    assert kinds_recognised(judge, Finder(upper=slice(10, 30)), [people[0].person], [truth]) == Score(1, 2)
+    assert kinds_recognised(judge, [people[0].person], [truth], places(upper=slice(10, 30))) == Score(1, 2)
     assert len(judge.shown) == 1
 
 

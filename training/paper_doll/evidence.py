@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base_model import BaseModel
-from .parser import Parser
 from .pixels import Pixels, as_unit
 from .recogniser import HEADS, KINDS, OF_SLOT, Recogniser
 from .samples import Labels, Sample
@@ -59,19 +58,21 @@ def recognised(judge: Recogniser, pictures: Sequence[Pixels], truths: Sequence[L
     return scores
 
 
-def kinds_recognised(judge: Recogniser, parser: Parser, pictures: Sequence[Pixels], truths: Sequence[Labels]) -> Score:
-    """Of how many garments the kind is recognised among those of their slot, where a parser finds them.
+def kinds_recognised(
+    judge: Recogniser, pictures: Sequence[Pixels], truths: Sequence[Labels], places: Sequence[Mapping[str, Tensor]]
+) -> Score:
+    """Of how many garments the kind is recognised among those of their slot, cut out of the people who wear them.
 
-    A garment that is not found, or on too few pixels, is not recognised.
+    places: where each slot's garment is in each picture, (H, W) bool; by its true mask, or as a parser finds it. One that
+    is on too few pixels is not recognised.
     """
     score = Score(0, 0)
-    for picture, labels in zip(map(as_unit, pictures), truths, strict=True):
-        parts = parser.parse(picture)
+    for picture, labels, place in zip(map(as_unit, pictures), truths, places, strict=True):
         for slot, garment in labels.garments.items():
             answer = ""
-            if int(parts[slot].sum()) >= FEWEST_PIXELS:
+            if int(place[slot].sum()) >= FEWEST_PIXELS:
                 with torch.no_grad():
-                    logits = judge.classify((picture * parts[slot])[None])["kind"][0, OF_SLOT[slot]]
+                    logits = judge.classify((picture * place[slot])[None])["kind"][0, OF_SLOT[slot]]
                 answer = KINDS[OF_SLOT[slot]][int(logits.argmax())]
             score += _score(answer, garment.kind)
     return score
