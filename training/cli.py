@@ -248,7 +248,7 @@ def evaluate(
                 parser=parser,
                 count=outfits,
                 seed=seed,
-                slots=_listed(slots),
+                slots=() if slots is None else _listed(slots),
                 settings=SamplingSettings(steps, guidance, strength),
                 progress=display.work,
                 stop=lambda: bool(wish),
@@ -259,8 +259,8 @@ def evaluate(
     typer.echo(report)
 
 
-def _listed(words: str | None) -> list[str]:
-    return [word.strip() for word in words.split(",")] if words else []
+def _listed(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",")]
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
