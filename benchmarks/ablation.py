@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +50,8 @@ DEMO = CHECKOUT / "demo"
 BASE = DEMO / "paper_doll_base.safetensors"
 PAGE = CHECKOUT / "docs" / "evidence"
 OUTFITS = 200
-SETTINGS = SamplingSettings(steps=20)
+SETTINGS = SamplingSettings(steps=20, guidance=4.0)
+"""Of every arm, with the strength that it names; those of the demo."""
 SHOWN = (
     "colour error, masked",
     "DISTS, masked",
@@ -129,8 +130,9 @@ def measure(folder: Folder, only: Only = None, seeds: Seeds = 1, outfits: int = 
         print(f"== {name}-{seed}: {arm.title}", flush=True)
         model, identity = _model(run, arm, base)
         pictures = folder / "pictures" / f"{name}-{seed}"
+        settings = replace(SETTINGS, strength=arm.strength)
         make_pictures(
-            model, identity, base, pictures, count=outfits, settings=SETTINGS, ways=("masked", "free"), half=arm.half,
+            model, identity, base, pictures, count=outfits, settings=settings, ways=("masked", "free"), half=arm.half,
             progress=display.work,
         )  # fmt: skip
         make_pictures(model, "nobody", base, undressed, count=outfits, settings=SETTINGS, ways=("undressed",))

@@ -91,8 +91,8 @@ def _unrolled(outfits: Outfits) -> Outfits:
 class Arm:
     """settings: of `anydressing train`, by dotted name, beside those that all arms share. model: around the adapter.
 
-    of: the arm whose weights it shows, for one that trains nothing itself. half: garments at half their size. start:
-    before the first step. seeds: how many are wanted.
+    of: the arm whose weights it shows, for one that trains nothing itself. half: garments at half their size. strength:
+    lambda of Eq. 6 while sampling. start: before the first step. seeds: how many are wanted.
     """
 
     title: str
@@ -100,6 +100,7 @@ class Arm:
     model: type[DressingModel] = DressingModel
     of: str | None = None
     half: bool = False
+    strength: float = 1.0
     start: bool = False
     seeds: int = 1
 
@@ -118,6 +119,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "no_null": Arm("D2: no null token", {"adapter.null_token": False}, seeds=3),
         "foreground": Arm("tokens of the garment alone", {"adapter.garment_tokens": "foreground"}),
         "half": Arm("garments at half size", of="full", half=True),
+        "strength": Arm("D8: strength 0.7", of="full", strength=0.7),
         "mse": Arm(
             "D6: L_loc and L_hf as mean squares",
             {"losses.localisation_reduction": "mse", "losses.high_frequency_reduction": "mse"},
