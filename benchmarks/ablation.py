@@ -11,7 +11,7 @@ Every command goes on where it was stopped, so that two may share the arms betwe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -166,56 +166,128 @@ def _arms(only: Sequence[str] | None, seeds: int) -> Iterator[tuple[str, Arm, in
 
 # ---- the page -------------------------------------------------------------------------------------------------------
 
+CHANGES = (
+    ("training-free", "base"),
+    ("pooled", "base"),
+    ("base", "gfe"),
+    ("gfe", "igl"),
+    ("igl", "full"),
+    ("full", "attn_output"),
+    ("full", "no_null"),
+    ("full", "foreground"),
+    ("full", "half"),
+    ("full", "mse"),
+    ("full", "strength"),
+)
+"""From which arm to which the page shows what changes, outfit by outfit."""
+
+BEGIN, END = "<!-- figures: written by `python -m benchmarks.ablation page`; do not edit -->", "<!-- end of figures -->"
+
 
 @dataclass(frozen=True)
 class Row:
-    """An arm on the page. figures: the mean over outfits of the mean over seeds, with its interval over outfits."""
+    """An arm on the page. figures: what is measured -> outfit -> its mean over seeds."""
 
     name: str
     title: str
     seeds: int
     steps: int
-    figures: dict[str, Mean]
+    figures: dict[str, dict[str, float]]
+
+    def mean(self, what: str) -> Mean | None:
+        """Over outfits, with its interval."""
+        return interval(list(self.figures[what].values())) if what in self.figures else None
+
+    def change(self, after: Row, what: str) -> Mean | None:
+        """How much more `after` has: the mean of the differences over the outfits of both, with its interval."""
+        here, there = self.figures.get(what, {}), after.figures.get(what, {})
+        both = [there[outfit] - value for outfit, value in here.items() if outfit in there]
+        return interval(both) if both else None
 
 
 @app.command()
 def page(folder: Folder) -> None:
-    """Write ablation.json, ablation_table.md and ablation.jpg in docs/evidence from the figures."""
-    rows = [row for name in ARMS if (row := _row(folder, name)) is not None]
+    """Write ablation.json and ablation.jpg in docs/evidence from the figures, and their tables into ablation.md there."""
+    path = PAGE / "ablation.md"
+    head, tail = _around(path.read_text(encoding="utf-8") if path.is_file() else f"{BEGIN}{END}\n")
+    rows = {name: row for name in ARMS if (row := _row(folder, name)) is not None}
+    changes = [(rows[before], rows[after]) for before, after in CHANGES if {before, after} <= rows.keys()]
     content = {
-        row.name: {
-            "title": row.title,
-            "seeds": row.seeds,
-            "steps": row.steps,
-            "figures": {name: [mean.value, mean.low, mean.high, mean.count] for name, mean in row.figures.items()},
-        }
-        for row in rows
+        "arms": {
+            name: {
+                "title": row.title,
+                "seeds": row.seeds,
+                "steps": row.steps,
+                "figures": _listed(row.mean, row.figures),
+            }
+            for name, row in rows.items()
+        },
+        "changes": [
+            {"from": before.name, "to": after.name, "figures": _listed(partial(before.change, after), before.figures)}
+            for before, after in changes
+        ],
     }
     write_atomically(PAGE / "ablation.json", (json.dumps(content, indent=1) + "\n").encode())
-    _sheet(folder, [row.name for row in rows]).save(PAGE / "ablation.jpg", quality=88)
-    (PAGE / "ablation_table.md").write_text(_table(rows), encoding="utf-8")
-    print(_table(rows))
+    _sheet(folder, list(rows)).save(PAGE / "ablation.jpg", quality=88)
+    tables = f"{_arms_table(rows.values())}\n{_changes_table(changes)}"
+    path.write_text(f"{head}{BEGIN}\n\n{tables}\n{END}{tail}", encoding="utf-8")
+    print(tables)
+
+
+def _around(text: str) -> tuple[str, str]:
+    """What stands before and behind the figures of a page."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{PAGE / 'ablation.md'} must hold the lines {BEGIN!r} and {END!r}.")
+    return before, after
+
+
+def _listed(mean: Callable[[str], Mean | None], names: Iterable[str]) -> dict[str, list[float]]:
+    found = {name: one for name in names if (one := mean(name)) is not None}
+    return {name: [one.value, one.low, one.high, one.count] for name, one in found.items()}
 
 
 def _row(folder: Path, name: str) -> Row | None:
     found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}-[0-9]*.json"))]
     if not found:
         return None
-    by_outfit: dict[str, dict[str, list[float]]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for one in found:
-        for seed, figures in one["figures"].items():
+        for outfit, figures in one["figures"].items():
             for what, value in figures.items():
-                by_outfit.setdefault(what, {}).setdefault(seed, []).append(value)
-    figures = {what: interval([float(np.mean(values)) for values in some.values()]) for what, some in by_outfit.items()}
+                values.setdefault(what, {}).setdefault(outfit, []).append(value)
+    figures = {
+        what: {outfit: float(np.mean(some)) for outfit, some in of_outfits.items()}
+        for what, of_outfits in values.items()
+    }
     return Row(name, found[0]["title"], len(found), found[0]["steps"], figures)
 
 
-def _table(rows: Sequence[Row]) -> str:
-    lines = ["| arm | seeds | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
-    for row in rows:
-        cells = [str(row.figures[name]) if name in row.figures else "" for name in SHOWN]
-        lines.append(f"| {row.title} | {row.seeds} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def _arms_table(rows: Iterable[Row]) -> str:
+    lines = [f"{row.title} | {row.seeds} | " + " | ".join(str(row.mean(what) or "") for what in SHOWN) for row in rows]
+    return _table(["arm", "seeds", *SHOWN], lines)
+
+
+def _changes_table(changes: Iterable[tuple[Row, Row]]) -> str:
+    """Bold is what is surely not nothing: its interval does not hold 0."""
+
+    def cell(mean: Mean | None) -> str:
+        if mean is None:
+            return ""
+        words = f"{mean.value:+.3g} [{mean.low:+.2g}, {mean.high:+.2g}]"
+        return f"**{words}**" if mean.low > 0 or mean.high < 0 else words
+
+    lines = [
+        f"{before.title} -> {after.title} | " + " | ".join(cell(before.change(after, what)) for what in SHOWN)
+        for before, after in changes
+    ]
+    return _table(["change", *SHOWN], lines)
+
+
+def _table(heads: Sequence[str], lines: Iterable[str]) -> str:
+    rows = [" | ".join(heads), "|".join(["---"] * len(heads)), *lines]
+    return "\n".join(f"| {row} |" for row in rows) + "\n"
 
 
 def _sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
