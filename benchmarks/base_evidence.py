@@ -24,7 +24,8 @@ from comfyui_anydressing.dev.contact_sheet import INK, PAPER
 from comfyui_anydressing.dev.server import BASE, ComfyServer, has_accelerator
 from comfyui_anydressing.training.base_model import load_base
 from comfyui_anydressing.training.paper_doll import Labels, Recipe, Sample, draw_recipe, evidence, sample
-from comfyui_anydressing.training.paper_doll.pixels import Pixels
+from comfyui_anydressing.training.paper_doll.parser import load_parser
+from comfyui_anydressing.training.paper_doll.pixels import Pixels, as_unit
 from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
 from PIL import Image, ImageDraw, ImageFont
 
@@ -49,22 +50,23 @@ def main(runs: list[str]) -> int:
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     print("Measuring", flush=True)
     autoencoder_sheet(base, real[:6]).save(FOLDER / "base_autoencoder.jpg", quality=90)
+    parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     truths = [one.labels for one in real]
-    masks = [{slot: torch.from_numpy(worn.mask) for slot, worn in one.garments.items()} for one in real]
-    rendered = {
-        "held-out renders": [one.person for one in real],
-        "their reconstructions": [evidence.reconstructed(base, one.person) for one in real],
+    pictures_of = {
+        "held-out renders": ([one.person for one in real], truths),
+        "their reconstructions": ([evidence.reconstructed(base, one.person) for one in real], truths),
+        "samples": ([picture for pair in pictures for picture in pair], repeated([one.labels for one in recipes])),
     }
-    columns = {
-        heading: {
-            **evidence.recognised(judge, people, truths),
-            "garment kind, cut out": evidence.kinds_recognised(judge, people, truths, masks),
+    columns: dict[str, dict[str, evidence.Score]] = {}
+    for heading, (people, labels) in pictures_of.items():
+        found = [parser.parse(as_unit(person)) for person in people]
+        columns[heading] = {
+            **evidence.recognised(judge, people, labels),
+            "garment kind, where the parser finds it": evidence.kinds_recognised(judge, people, labels, found),
         }
-        for heading, people in rendered.items()
-    }
-    columns["samples"] = evidence.recognised(
-        judge, [picture for pair in pictures for picture in pair], repeated([recipe.labels for recipe in recipes])
-    )
+        if labels is truths:
+            true = [{slot: torch.from_numpy(worn.mask) for slot, worn in one.garments.items()} for one in real]
+            columns[heading]["garment kind, by its true mask"] = evidence.kinds_recognised(judge, people, labels, true)
     flat_lays = evidence.garments_recognised(judge, real)
     psnr = {
         "people": evidence.autoencoder_psnr(base, [one.person for one in real]),
@@ -73,7 +75,9 @@ def main(runs: list[str]) -> int:
     curves = [curve(Path(run)) for run in runs]
     if curves:
         plot(curves).save(FOLDER / "base_curves.png")
-    (FOLDER / "base.md").write_text(page(columns, flat_lays, psnr, facts(), bool(curves)), encoding="utf-8")
+    (FOLDER / "base.md").write_text(
+        page(columns, flat_lays, evidence.parser_iou(parser, real), psnr, facts(), bool(curves)), encoding="utf-8"
+    )
     print(f"Written: {(FOLDER / 'base.md').relative_to(CHECKOUT)}")
     return 0
 
@@ -196,6 +200,7 @@ def facts() -> dict[str, str]:
 def page(
     columns: dict[str, dict[str, evidence.Score]],
     flat_lays: dict[str, evidence.Score],
+    iou: dict[str, float],
     psnr: dict[str, float],
     about: dict[str, str],
     curves: bool,
@@ -218,7 +223,8 @@ def page(
         "## What is recognised",
         "",
         "By `paper_doll_recogniser_judge`, on which nothing is trained. A garment's kind is chosen among those of its slot: at one",
-        "look at the whole picture, and from the garment alone, cut out by its true mask, which samples do not have.",
+        "look at the whole picture, and from the garment alone, cut out as `paper_doll_parser` finds it or by its true mask, which",
+        f"samples do not have. The parser's IoU on these renders: {', '.join(f'{slot} {one:.2f}' for slot, one in iou.items())}.",
         "",
         evidence.table(columns),
         "",

@@ -15,6 +15,7 @@ from comfyui_anydressing.training.paper_doll.evidence import (
     autoencoder_psnr,
     garments_recognised,
     kinds_recognised,
+    parser_iou,
     recognised,
     table,
 )
@@ -104,6 +105,23 @@ def test_a_garment_that_is_not_found_is_not_recognised(people):
     judge = KindJudge(upper, lower)
     assert kinds_recognised(judge, [people[0].person], [truth], places(upper=slice(10, 30))) == Score(1, 2)
     assert len(judge.shown) == 1
+
+
+def test_a_parser_is_measured_on_each_slot_by_the_true_masks(people):
+    class Parser:
+        """Finds uppers as they are, and the left half of every lower."""
+
+        def __init__(self, people):
+            self.people = iter(people)
+
+        def parse(self, image):
+            found = {slot: torch.from_numpy(worn.mask.copy()) for slot, worn in next(self.people).garments.items()}
+            found["lower"][:, 24:] = False
+            return found
+
+    iou = parser_iou(Parser(people), people)
+    shown = [one.garments["lower"].mask for one in people if one.garments["lower"].mask.sum() >= 40]
+    assert iou == {"upper": 1.0, "lower": pytest.approx(np.mean([mask[:, :24].sum() / mask.sum() for mask in shown]))}
 
 
 def test_flat_lays_are_right_head_by_head(people):

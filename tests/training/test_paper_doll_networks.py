@@ -17,7 +17,7 @@ from comfyui_anydressing.training.noise import Draw
 from comfyui_anydressing.training.paper_doll import write_dataset
 from comfyui_anydressing.training.paper_doll.config import PaperDollConfig
 from comfyui_anydressing.training.paper_doll.export import export_network
-from comfyui_anydressing.training.paper_doll.parser import ParsingData, load_parser
+from comfyui_anydressing.training.paper_doll.parser import ParsingData, ParsingTask, load_parser
 from comfyui_anydressing.training.paper_doll.recogniser import (
     HEADS,
     SEVERAL,
@@ -234,8 +234,8 @@ def test_a_worn_garment_is_black_outside_its_mask(manifest):
     assert 0.5 < float(dark) < 0.99
 
 
-def test_a_parser_is_trained_and_exported(run, manifest, tmp_path):
-    trained = run("parser", "widths = [6, 8, 8]")
+def test_a_parser_is_trained_and_exported(run, manifest, base_file, tmp_path):
+    trained = run("parser", f'widths = [6, 8, 8]\n[base]\ncheckpoint = "{base_file}"')
     out = tmp_path / "parser.safetensors"
     assert "a parser with" in export_network(trained, out)
     parser = load_parser(out)
@@ -244,11 +244,39 @@ def test_a_parser_is_trained_and_exported(run, manifest, tmp_path):
     parts = parser.parse(picture)
     assert tuple(parts) == ("background", "person", "upper", "lower", "hat")
     assert torch.equal(sum(mask.int() for mask in parts.values()), torch.ones(60, 52, dtype=torch.int))
-    data = ParsingData(read_manifest(manifest), "train")
+    data = ParsingData(read_manifest(manifest), "train", "a base model")
     picture, truth = data.sample(Draw(0, 0, 0, 0))
     assert picture.shape == (3, 64, 48)
     assert {0, 1, 2, 3} <= set(truth.unique().tolist()) <= {0, 1, 2, 3, 4}
     assert data.name(0) == item.id
+
+
+def test_a_parser_sees_half_of_the_pictures_as_the_autoencoder_gives_them_back(manifest):
+    class Blind:
+        """Whatever it encodes comes back black."""
+
+        vae = torch.nn.Identity()
+
+        def encode_mode(self, images):
+            return images
+
+        def decode(self, latents):
+            return torch.full_like(latents, -1)
+
+    text = 'network = "parser"\nsteps = 1\nfolder = "run"\nwidths = [6, 8]\n[data]\nmanifest = "m"\n[base]\ncheckpoint = "b"'
+    config = parse_config(text, "test", kind=PaperDollConfig)
+    data = ParsingData(read_manifest(manifest), "train", "a base model")
+    task = ParsingTask(config, data, Blind())
+    pictures, parts = data.collate([data.sample(Draw(0, 0, 0, item)) for item in range(4)])
+
+    def loss(*changed):
+        seen = pictures.clone()
+        seen[list(changed)] = 0.5
+        return task.losses((seen, parts), measure=False).total.item()
+
+    assert loss(0, 1) == loss()
+    assert loss(2) != loss()
+    assert loss(3) != loss()
 
 
 def test_a_recogniser_is_no_parser(run, tmp_path):

@@ -17,8 +17,8 @@ class PaperDollConfig(RunConfig):
     network: what is trained. crop, latent_noise: the autoencoder's training squares, in pixels, and how far its latents
     are shaken before they are decoded. widths, kernel: of a
     recogniser's or parser's stages and a recogniser's first convolution. base: the file
-    whose U-Net is trained; the export of an autoencoder's run begins one, with U-Net levels of `widths`, of which those
-    with `attention` attend. flat_lays: the
+    whose U-Net is trained, or through whose autoencoder a parser sees; the export of an autoencoder's run begins one, with
+    U-Net levels of `widths`, of which those with `attention` attend. flat_lays: the
     share of the U-Net's samples that show a garment alone. snr_gamma: bounds the weight of timesteps with little noise.
     """
 
@@ -38,8 +38,8 @@ class PaperDollConfig(RunConfig):
 
     @model_validator(mode="after")
     def _has_base(self) -> PaperDollConfig:
-        if self.network == "unet" and self.base is None:
-            raise ValueError("a U-Net is trained in a base model; name one in [base] checkpoint")
+        if self.network in ("unet", "parser") and self.base is None:
+            raise ValueError(f"a {self.network} is trained with a base model; name one in [base] checkpoint")
         if self.network == "autoencoder" and len(self.attention) != len(self.widths):
             raise ValueError("attention says yes or no to every level of widths")
         return self

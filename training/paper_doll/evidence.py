@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base_model import BaseModel
-from .pixels import Pixels, as_unit
+from ..metrics import mask_iou
+from .garments import SLOTS
+from .parser import Parser
+from .pixels import Pixels, as_unit, reconstructions
 from .recogniser import HEADS, KINDS, OF_SLOT, Recogniser
 from .samples import Labels, Sample
 
@@ -78,6 +81,18 @@ def kinds_recognised(
     return score
 
 
+def parser_iou(parser: Parser, samples: Sequence[Sample]) -> dict[str, float]:
+    """How well a parser finds the garments of each slot in renders: the mean IoU over people on whom they show."""
+    found: dict[str, list[float]] = {slot: [] for slot in SLOTS}
+    for sample in samples:
+        parts = parser.parse(as_unit(sample.person))
+        for slot, garment in sample.garments.items():
+            mask = torch.from_numpy(garment.mask)
+            if int(mask.sum()) >= FEWEST_PIXELS:
+                found[slot].append(float(mask_iou(parts[slot][None], mask[None])))
+    return {slot: float(np.mean(values)) for slot, values in found.items() if values}
+
+
 def garments_recognised(judge: Recogniser, samples: Iterable[Sample]) -> dict[str, Score]:
     """What a recogniser finds in flat-lays: kind, cut, texture and print."""
     scores = {name: Score(0, 0) for name in ("kind", "cut", "texture", "print")}
@@ -98,18 +113,12 @@ def autoencoder_psnr(base: BaseModel, pictures: Sequence[Pixels]) -> float:
 
 def reconstructed(base: BaseModel, picture: Pixels) -> Pixels:
     """A picture after encoding and decoding."""
-    return (_reconstruction(base, picture)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    return (reconstructions(base, _batch([picture]))[0].cpu().permute(1, 2, 0) * 255).round().byte().numpy()
 
 
 def _psnr(base: BaseModel, picture: Pixels) -> float:
-    error = functional.mse_loss(_reconstruction(base, picture), _batch([picture]))
+    error = functional.mse_loss(reconstructions(base, _batch([picture])).cpu(), _batch([picture]))
     return float(-10 * torch.log10(error))
-
-
-def _reconstruction(base: BaseModel, picture: Pixels) -> Tensor:
-    with torch.no_grad():
-        decoded = base.decode(base.encode_mode(2 * _batch([picture]) - 1))
-    return (decoded.float().cpu() / 2 + 0.5).clamp(0, 1)
 
 
 def _batch(pictures: Sequence[Pixels]) -> Tensor:

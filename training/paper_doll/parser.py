@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..base_model import BaseModel
 from ..loop import Terms, Watch
 from ..manifest import Manifest
 from ..noise import Draw
 from .config import PaperDollConfig
 from .garments import SLOTS
 from .network_file import load_network, save_network
-from .pixels import dyed, read_grey, read_unit
+from .pixels import dyed, read_grey, read_unit, reconstructions
 from .recogniser import ChannelNorm
 
 KIND = "parser"
@@ -68,11 +69,11 @@ class Parser(nn.Module):
 
 
 class ParsingData:
-    """People with the part that each pixel belongs to."""
+    """People with the part that each pixel belongs to. base: fingerprint of the base model that they are seen through."""
 
-    def __init__(self, manifest: Manifest, split: str) -> None:
+    def __init__(self, manifest: Manifest, split: str, base: str) -> None:
         self._manifest, self._items = manifest, manifest.of_split(split)
-        self.digest = hashlib.sha256(f"{manifest.digest} {split} parts".encode()).hexdigest()
+        self.digest = hashlib.sha256(f"{manifest.digest} {split} parts {base}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -106,12 +107,16 @@ class ParsingData:
 
 
 class ParsingTask:
-    """What the loop trains: the part of every pixel."""
+    """What the loop trains: the part of every pixel.
 
-    def __init__(self, config: PaperDollConfig, data: ParsingData) -> None:
+    base: half of the pictures pass through its autoencoder, as all do that are sampled from it.
+    """
+
+    def __init__(self, config: PaperDollConfig, data: ParsingData, base: BaseModel) -> None:
         torch.manual_seed(config.seed)  # for the initial weights alone
-        self.data, self._parser = data, Parser(config.widths)
+        self.data, self._parser, self._base = data, Parser(config.widths), base
         self._parser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        base.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def module(self) -> nn.Module:
@@ -120,6 +125,8 @@ class ParsingTask:
     def losses(self, batch: tuple[Tensor, Tensor], *, measure: bool) -> Terms:
         """Cross-entropy, and the share of pixels that are right."""
         pictures, parts = batch
+        half = len(pictures) // 2
+        pictures = torch.cat([reconstructions(self._base, pictures[:half]), pictures[half:]])
         logits = self._parser(pictures).float()
         right = (logits.argmax(dim=1) == parts).float().mean()
         weights = torch.tensor([RARE.get(part, 1.0) for part in PARTS], device=logits.device)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..base_model import BaseModel
 from ..noise import Draw
 from ..pictures import Pixels
 
@@ -42,3 +43,9 @@ def as_unit(pixels: Pixels) -> Tensor:
 def dyed(picture: Tensor, draw: Draw) -> Tensor:
     """A picture (3, H, W) with red, green and blue in a drawn order, so that colours tell a network little."""
     return picture[list(DYES[draw.integer(len(DYES), "dye")])]
+
+
+@torch.no_grad()
+def reconstructions(base: BaseModel, pictures: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] after encoding and decoding."""
+    return (base.decode(base.encode_mode(2 * pictures - 1)) / 2 + 0.5).clamp(0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..base_model import load_base
+from ..base_model import BaseModel, load_base
 from ..cache import BaseEncoders, build_cache
 from ..loop import Task
 from ..manifest import Manifest, read_manifest
@@ -28,7 +28,8 @@ def make_task(config: PaperDollConfig, place: Workplace) -> Task:
     if config.network == "recogniser":
         return RecognitionTask(config, RecognitionData(manifest, "train"))
     if config.network == "parser":
-        return ParsingTask(config, ParsingData(manifest, "train"))
+        base = _frozen_base(config, place)
+        return ParsingTask(config, ParsingData(manifest, "train", base.sha256), base)
     if config.network == "unet":
         return _base_task(config, manifest, place)
     return AutoencoderTask(config, place.run.path, _pictures(manifest))
@@ -43,10 +44,7 @@ def _pictures(manifest: Manifest) -> list[Path]:
 
 
 def _base_task(config: PaperDollConfig, manifest: Manifest, place: Workplace) -> BaseTask:
-    assert config.base is not None
-    device = place.accelerator.device
-    base = load_base(config.base.checkpoint, device=device, dtype=torch.float32, tokenizer=config.base.tokenizer)
-    nn.Module.to(base.vae, dtype=place.frozen_dtype)  # as an adapter's run has it: then both read the same cache
+    base = _frozen_base(config, place)
     cached = build_cache(
         manifest,
         BaseEncoders(base),
@@ -64,3 +62,12 @@ def _base_task(config: PaperDollConfig, manifest: Manifest, place: Workplace) ->
     ]
     flat_lays = base.encode_text([flat_lay_caption(kind) for kind in KINDS]).cpu()
     return BaseTask(config, base, BaseData(config, cached, kinds, flat_lays), place.run.path)
+
+
+def _frozen_base(config: PaperDollConfig, place: Workplace) -> BaseModel:
+    """The base model, its autoencoder as an adapter's run has it: then all read the same cache."""
+    assert config.base is not None
+    device = place.accelerator.device
+    base = load_base(config.base.checkpoint, device=device, dtype=torch.float32, tokenizer=config.base.tokenizer)
+    nn.Module.to(base.vae, dtype=place.frozen_dtype)
+    return base
