@@ -41,8 +41,13 @@ NODE_PACK_VERSION = "0.1.0"
 
 def main(names: list[str]) -> int:
     """Export the named workflows; return 1 when one does not come back as the prompt it was made from."""
+    known = sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json"))
+    for name in names:
+        if name not in known:
+            print(f"There is no workflow {name!r} in workflows/api. There are: {', '.join(known)}.", file=sys.stderr)
+            return 2
     comfyui = find_or_fetch(PINNED)
-    paths = [WORKFLOWS / "api" / f"{name}.json" for name in names] or sorted((WORKFLOWS / "api").glob("*.json"))
+    paths = [WORKFLOWS / "api" / f"{name}.json" for name in names or known]
     with (
         tempfile.TemporaryDirectory() as base,
         ComfyServer(comfyui, Path(base), models=build_in_subprocess(comfyui)) as server,
