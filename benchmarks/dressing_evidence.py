@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rewrites docs/evidence/dressing.md: how well the paper doll is dressed by the AnyDressing file that comes with the pack.
 
-    anydressing evaluate demo/anydressing/paper_doll.safetensors ... --out FOLDER
-    python -m benchmarks.dressing_evidence FOLDER
+anydressing evaluate demo/anydressing/paper_doll.safetensors ... --out FOLDER
+python -m benchmarks.dressing_evidence FOLDER
 """
 
 from __future__ import annotations
