@@ -230,7 +230,7 @@ def page(folder: Folder) -> None:
     write_atomically(PAGE / "ablation.json", (json.dumps(content, indent=1) + "\n").encode())
     _sheet(folder, list(rows)).save(PAGE / "ablation.jpg", quality=88)
     tables = f"{_arms_table(rows.values())}\n{_changes_table(changes)}"
-    path.write_text(f"{head}{BEGIN}\n\n{tables}\n{END}{tail}", encoding="utf-8")
+    write_atomically(path, f"{head}{BEGIN}\n\n{tables}\n{END}{tail}".encode())
     print(tables)
 
 

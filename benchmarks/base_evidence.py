@@ -35,6 +35,7 @@ SIZE = (384, 288)  # height, width
 PROMPTS, SEEDS = range(5000, 5024), (1, 2)
 HELD_OUT = range(200)  # whose renders are measured
 STEPS, GUIDANCE = 30, 6.0
+RENDERS, RECONSTRUCTIONS = "held-out renders", "their reconstructions"  # columns of the page
 
 
 def main(runs: list[str]) -> int:
@@ -53,20 +54,21 @@ def main(runs: list[str]) -> int:
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     truths = [one.labels for one in real]
     pictures_of = {
-        "held-out renders": ([one.person for one in real], truths),
-        "their reconstructions": ([evidence.reconstructed(base, one.person) for one in real], truths),
+        RENDERS: ([one.person for one in real], truths),
+        RECONSTRUCTIONS: ([evidence.reconstructed(base, one.person) for one in real], truths),
         "samples": ([picture for pair in pictures for picture in pair], repeated([one.labels for one in recipes])),
     }
     columns: dict[str, dict[str, evidence.Score]] = {}
+    found = {heading: [parser.parse(as_unit(one)) for one in people] for heading, (people, _) in pictures_of.items()}
     for heading, (people, labels) in pictures_of.items():
-        found = [parser.parse(as_unit(person)) for person in people]
         columns[heading] = {
             **evidence.recognised(judge, people, labels),
-            "garment kind, where the parser finds it": evidence.kinds_recognised(judge, people, labels, found),
+            "garment kind, where the parser finds it": evidence.kinds_recognised(judge, people, labels, found[heading]),
         }
-        if labels is truths:
-            true = [{slot: torch.from_numpy(worn.mask) for slot, worn in one.garments.items()} for one in real]
-            columns[heading]["garment kind, by its true mask"] = evidence.kinds_recognised(judge, people, labels, true)
+    true = [{slot: torch.from_numpy(worn.mask) for slot, worn in one.garments.items()} for one in real]
+    for heading in (RENDERS, RECONSTRUCTIONS):
+        people, _ = pictures_of[heading]
+        columns[heading]["garment kind, by its true mask"] = evidence.kinds_recognised(judge, people, truths, true)
     flat_lays = evidence.garments_recognised(judge, real)
     psnr = {
         "people": evidence.autoencoder_psnr(base, [one.person for one in real]),
@@ -76,7 +78,8 @@ def main(runs: list[str]) -> int:
     if curves:
         plot(curves).save(FOLDER / "base_curves.png")
     (FOLDER / "base.md").write_text(
-        page(columns, flat_lays, evidence.parser_iou(parser, real), psnr, facts(), bool(curves)), encoding="utf-8"
+        page(columns, flat_lays, evidence.places_iou(found[RENDERS], real), psnr, facts(), bool(curves)),
+        encoding="utf-8",
     )
     print(f"Written: {(FOLDER / 'base.md').relative_to(CHECKOUT)}")
     return 0

@@ -15,7 +15,7 @@ from comfyui_anydressing.training.paper_doll.evidence import (
     autoencoder_psnr,
     garments_recognised,
     kinds_recognised,
-    parser_iou,
+    places_iou,
     recognised,
     table,
 )
@@ -107,19 +107,12 @@ def test_a_garment_that_is_not_found_is_not_recognised(people):
     assert len(judge.shown) == 1
 
 
-def test_a_parser_is_measured_on_each_slot_by_the_true_masks(people):
-    class Parser:
-        """Finds uppers as they are, and the left half of every lower."""
-
-        def __init__(self, people):
-            self.people = iter(people)
-
-        def parse(self, image):
-            found = {slot: torch.from_numpy(worn.mask.copy()) for slot, worn in next(self.people).garments.items()}
-            found["lower"][:, 24:] = False
-            return found
-
-    iou = parser_iou(Parser(people), people)
+def test_what_is_found_is_measured_on_each_slot_by_the_true_masks(people):
+    """Uppers are found as they are, and the left half of every lower."""
+    found = [{slot: torch.from_numpy(worn.mask.copy()) for slot, worn in one.garments.items()} for one in people]
+    for place in found:
+        place["lower"][:, 24:] = False
+    iou = places_iou(found, people)
     shown = [one.garments["lower"].mask for one in people if one.garments["lower"].mask.sum() >= 40]
     assert iou == {"upper": 1.0, "lower": pytest.approx(np.mean([mask[:, :24].sum() / mask.sum() for mask in shown]))}
 

@@ -17,7 +17,6 @@ from torch.nn import functional
 from ..base_model import BaseModel
 from ..metrics import mask_iou
 from .garments import SLOTS
-from .parser import Parser
 from .pixels import Pixels, as_unit, reconstructions
 from .recogniser import HEADS, KINDS, OF_SLOT, Recogniser
 from .samples import Labels, Sample
@@ -81,15 +80,17 @@ def kinds_recognised(
     return score
 
 
-def parser_iou(parser: Parser, samples: Sequence[Sample]) -> dict[str, float]:
-    """How well a parser finds the garments of each slot in renders: the mean IoU over people on whom they show."""
+def places_iou(places: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> dict[str, float]:
+    """How well the garments of each slot are found: the mean IoU over people on whom they show.
+
+    places: where each slot's garment was found in each person's picture, (H, W) bool.
+    """
     found: dict[str, list[float]] = {slot: [] for slot in SLOTS}
-    for sample in samples:
-        parts = parser.parse(as_unit(sample.person))
+    for place, sample in zip(places, samples, strict=True):
         for slot, garment in sample.garments.items():
             mask = torch.from_numpy(garment.mask)
             if int(mask.sum()) >= FEWEST_PIXELS:
-                found[slot].append(float(mask_iou(parts[slot][None], mask[None])))
+                found[slot].append(float(mask_iou(place[slot][None], mask[None])))
     return {slot: float(np.mean(values)) for slot, values in found.items() if values}
 
 
