@@ -28,9 +28,7 @@ from .recogniser import ChannelNorm
 
 KIND = "parser"
 PARTS = ("background", "person", *SLOTS)
-RARE = {"hat": 4.0}
-"""How much more a pixel of these parts counts in training: there are few."""
-BLURS = (1, 1, 3, 5)
+BLURS = (1, 1, 1, 3)
 """Pixels of a box blur, one of which is drawn: sampled pictures are softer than painted ones."""
 
 
@@ -129,8 +127,7 @@ class ParsingTask:
         pictures = torch.cat([reconstructions(self._base, pictures[:half]), pictures[half:]])
         logits = self._parser(pictures).float()
         right = (logits.argmax(dim=1) == parts).float().mean()
-        weights = torch.tensor([RARE.get(part, 1.0) for part in PARTS], device=logits.device)
-        return Terms(functional.cross_entropy(logits, parts, weights), {"right": right.detach()})
+        return Terms(functional.cross_entropy(logits, parts), {"right": right.detach()})
 
     def preview(self, step: int, watch: Watch) -> None:
         """There is nothing to look at."""
