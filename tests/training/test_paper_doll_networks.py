@@ -15,6 +15,7 @@ from comfyui_anydressing.training.dists import Dists, load_dists
 from comfyui_anydressing.training.manifest import read_manifest
 from comfyui_anydressing.training.noise import Draw
 from comfyui_anydressing.training.paper_doll import write_dataset
+from comfyui_anydressing.training.paper_doll.base_unet import BaseData
 from comfyui_anydressing.training.paper_doll.config import PaperDollConfig
 from comfyui_anydressing.training.paper_doll.export import export_network
 from comfyui_anydressing.training.paper_doll.parser import ParsingData, ParsingTask, load_parser
@@ -153,6 +154,28 @@ def test_the_u_net_is_trained_in_the_base_and_goes_back_into_its_file(run, base_
     for mine, theirs in zip(before.vae.parameters(), after.vae.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert (trained.path / "previews" / "step-00000002.png").is_file()
+
+
+def test_the_mean_of_the_noise_strays_by_channel_as_far_as_told():
+    class Cached:
+        digest, no_text = "", torch.zeros(77, 8)
+
+        def latent(self, item):
+            return torch.zeros(4, 32, 32)
+
+        def text(self, item):
+            return self.no_text
+
+    def means(offset):
+        text = f'network = "unet"\nfolder = "r"\nsteps = 1\nflat_lays = 0\nnoise_offset = {offset}\n'
+        text += '[data]\nmanifest = "m"\n[base]\ncheckpoint = "b"\n'
+        data = BaseData(parse_config(text, "test", kind=PaperDollConfig), Cached(), [["hoodie"]], torch.zeros(1, 77, 8))
+        noises = torch.stack([data.sample(Draw(0, 0, position, 0))[1] for position in range(200)])
+        assert noises.std(dim=(2, 3)).mean() == pytest.approx(1, abs=0.01)
+        return noises.mean(dim=(2, 3))
+
+    assert means(0.0).std(dim=0) == pytest.approx(torch.full((4,), 1 / 32), abs=0.01)
+    assert means(0.5).std(dim=0) == pytest.approx(torch.full((4,), 0.5), abs=0.1)
 
 
 def test_a_u_net_needs_a_base_to_be_trained_in():

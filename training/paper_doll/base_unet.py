@@ -49,7 +49,9 @@ class BaseData:
             latent, text = self._cached.latent(draw.item), self._cached.text(draw.item)
         if draw.uniform("text") < self._config.no_text:
             text = self._cached.no_text
-        return latent, draw.normal(tuple(latent.shape), "noise"), draw.integer(1000, "timestep"), text
+        offset = self._config.noise_offset * draw.normal((latent.shape[0], 1, 1), "offset")
+        noise = draw.normal(tuple(latent.shape), "noise") + offset
+        return latent, noise, draw.integer(1000, "timestep"), text
 
     def collate(self, samples: list[Sample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         latents, noise, timesteps, texts = zip(*samples, strict=True)

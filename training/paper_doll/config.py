@@ -20,6 +20,9 @@ class PaperDollConfig(RunConfig):
     whose U-Net is trained, or through whose autoencoder a parser sees; the export of an autoencoder's run begins one, with
     U-Net levels of `widths`, of which those with `attention` attend. flat_lays: the
     share of the U-Net's samples that show a garment alone. snr_gamma: bounds the weight of timesteps with little noise.
+    noise_offset: how far, as a standard deviation, the noise's mean strays in each channel. Latents have another mean than
+    noise, and some of it is left at the last timestep; a U-Net that never saw it stray paints people dark who are
+    sampled from noise alone.
     """
 
     presets: ClassVar[Path] = Path(__file__).parent / "presets"
@@ -34,6 +37,7 @@ class PaperDollConfig(RunConfig):
     flat_lays: Fraction = 0.25
     no_text: Fraction = 0.1
     snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    noise_offset: Annotated[float, Field(ge=0)] = 0.0
     title: str = "The paper-doll world"
 
     @model_validator(mode="after")
