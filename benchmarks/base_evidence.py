@@ -216,7 +216,7 @@ def page(
         "",
         "<!-- Written by `python -m benchmarks.base_evidence RUN ...`; do not edit. -->",
         "",
-        f"`demo/paper_doll_base.safetensors`: U-Net {widths}, {about['steps']} steps.",
+        f"`demo/paper_doll_base.safetensors`: U-Net {widths}, whose last run took {about['steps']} steps.",
         "",
         f"{len(PROMPTS)} captions of held-out people, seeds {SEEDS[0]} and {SEEDS[1]}, sampled by ComfyUI's own KSampler",
         f"(ddim, normal, {STEPS} steps, cfg {GUIDANCE:g}, {SIZE[1]} x {SIZE[0]}):",
