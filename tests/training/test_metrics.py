@@ -18,6 +18,7 @@ from comfyui_anydressing.training.metrics import (
     rank_among,
     texture_error,
 )
+from comfyui_anydressing.training.paper_doll.recogniser import Recogniser
 from torch import nn
 from torch.nn import functional
 
@@ -66,6 +67,15 @@ def test_texture_error_grows_with_the_damage():
     noise = truth.clone()
     noise[:, ~MASK] = torch.rand(3, int((~MASK).sum()))
     assert texture_error(noise, truth, MASK, dists) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("row", [0, 20, 62])
+def test_a_sliver_of_a_garment_has_a_texture_error(row):
+    dists = Dists(Recogniser((4, 4, 4, 4, 4)))
+    truth, mask = torch.rand(3, 64, 48), torch.zeros(64, 48, dtype=torch.bool)
+    mask[row : row + 2, 10:40] = True
+    assert texture_error(truth, truth, mask, dists) == pytest.approx(0, abs=1e-6)
+    assert texture_error(1 - truth, truth, mask, dists) > 0.01
 
 
 def test_a_garment_looks_like_itself_elsewhere():
