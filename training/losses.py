@@ -140,7 +140,7 @@ def perceptual_loss(
         for garment in (index for index, wears in enumerate(worn) if wears):
             mask = masks[row, garment]
             if mask.any():
-                rectangle = _bounding_box(mask) if region == "bbox" else (slice(None), slice(None))
+                rectangle = bounding_box(mask) if region == "bbox" else (slice(None), slice(None))
                 window = (slice(row, row + 1), slice(None), *rectangle)
                 shape = mask[rectangle]
                 loss = loss + dists(image[window] * shape, target[window] * shape)[0] / sum(worn)
@@ -337,10 +337,19 @@ def _garment_mean(values: Tensor, present: Tensor) -> Tensor:
     return values.masked_fill(~present, 0.0).sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
-def _bounding_box(mask: Tensor) -> tuple[slice, slice]:
-    """The smallest rectangle that holds a mask (H, W) which is not empty."""
-    rows, columns = (mask.bool().any(dim=axis).nonzero() for axis in (1, 0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+def bounding_box(mask: Tensor, smallest: int = 1) -> tuple[slice, slice]:
+    """The rectangle that holds a mask (H, W) which is not empty: rows and columns, at least `smallest` where there is room."""
+    down, across = (_span(mask.bool().any(dim=axis), smallest) for axis in (1, 0))
+    return down, across
+
+
+def _span(within: Tensor, smallest: int) -> slice:
+    """From the first to the last place that is True, widened to `smallest`."""
+    places = within.nonzero()
+    start, stop = int(places[0]), int(places[-1]) + 1
+    spare = max(smallest - (stop - start), 0)
+    start = max(min(start - spare // 2, len(within) - smallest), 0)
+    return slice(start, max(stop, start + smallest))
 
 
 def _require(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .losses import bounding_box
+
 Features = Callable[[Tensor], list[Tensor]]
 """Pictures (B, 3, H, W) in [0, 1] -> feature maps, finest first: a `FeatureNetwork` of training.dists."""
 SMALLEST_BOX = 32
@@ -31,18 +33,9 @@ def colour_error(picture: Tensor, truth: Tensor, mask: Tensor) -> float:
 
 def texture_error(picture: Tensor, truth: Tensor, mask: Tensor, dists: Callable[[Tensor, Tensor], Tensor]) -> float:
     """DISTS of the garment alone, black around it, cut to its box (of at least SMALLEST_BOX a side): 0 for equal pictures."""
-    down, across = (_box(mask.any(dim=axis)) for axis in (1, 0))
+    down, across = bounding_box(mask, SMALLEST_BOX)
     mine, theirs = ((image * mask)[None, :, down, across] for image in (picture, truth))
     return float(dists(mine, theirs))
-
-
-def _box(within: Tensor) -> slice:
-    """From the first to the last place that is True, widened to SMALLEST_BOX where there is room."""
-    places = within.nonzero().flatten()
-    start, stop = int(places[0]), int(places[-1]) + 1
-    spare = max(SMALLEST_BOX - (stop - start), 0)
-    start = max(min(start - spare // 2, len(within) - SMALLEST_BOX), 0)
-    return slice(start, max(stop, start + SMALLEST_BOX))
 
 
 def palette_error(picture: Tensor, mask: Tensor, garment: Tensor, garment_mask: Tensor, quantiles: int = 64) -> float:
