@@ -172,6 +172,7 @@ CHANGES = (
     ("base", "gfe"),
     ("gfe", "igl"),
     ("igl", "full"),
+    ("igl", "texture"),
     ("full", "attn_output"),
     ("full", "no_null"),
     ("full", "foreground"),
