@@ -67,7 +67,8 @@ strength {about["strength"]:g}. The first {SHOWN}, not chosen:
 - **free**: the same caption and garments from noise. **undressed**: the caption alone from the same noise.
 
 Means over outfits with 95 % bootstrap intervals. *floor* is what the autoencoder alone loses. Where a picture was made freely,
-`paper_doll_parser` finds the garments; how well it does so on real renders stands among the figures.
+`paper_doll_parser` finds the garments; how well it does so on real renders stands among the figures. What each figure says:
+[README](README.md#figures).
 
 {table}"""
 
