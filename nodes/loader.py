@@ -33,15 +33,15 @@ class AnyDressingLoader(io.ComfyNode):
             node_id="AnyDressingLoader",
             display_name="AnyDressing Loader",
             category=CATEGORY,
-            description="Loads an AnyDressing file. Without one, choose training-free: it dresses with your checkpoint's "
-            "own attention, at lower fidelity.",
+            description="Loads an AnyDressing file. Without one, choose training-free: it looks at garments with "
+            "your checkpoint's own attention, which leaves traces of them, no likeness.",
             search_aliases=SEARCH_ALIASES,
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=[TRAINING_FREE, *folder_paths.get_filename_list(FOLDER)],
                     tooltip="A .safetensors file in models/anydressing, or training-free: no file needed, any SD1.5 "
-                    "checkpoint, lower fidelity.",
+                    "checkpoint, traces of the garments at best.",
                 )
             ],
             outputs=[
@@ -65,7 +65,8 @@ class AnyDressingLoader(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         if file == TRAINING_FREE:
             logger.info(
-                "AnyDressing: training-free mode. Garments keep colours and patterns, finer detail needs a file."
+                "AnyDressing: training-free mode. Expect traces of the garments, and lower the strength if the picture "
+                "falls apart; a likeness takes a trained file."
             )
             return io.NodeOutput(AnyDressing(TRAINING_FREE, None))
         path = model_path(file)

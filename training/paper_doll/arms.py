@@ -111,6 +111,7 @@ _LDM_ALONE = {"losses.localisation": 0.0, "losses.texture": 0.0}
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         "training-free": Arm("training-free", of="no_null", start=True),
+        "faint": Arm("training-free, strength 0.2", of="no_null", start=True, strength=0.2),
         "pooled": Arm("pooled tokens, as IP-Adapter's", _LDM_ALONE, PooledTokens),
         "base": Arm("Base: one shared reference pass", _LDM_ALONE, SharedReference, seeds=3),
         "gfe": Arm("+GFE", _LDM_ALONE, seeds=3),
