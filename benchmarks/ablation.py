@@ -167,12 +167,13 @@ def _arms(only: Sequence[str] | None, seeds: int) -> Iterator[tuple[str, Arm, in
 # ---- the page -------------------------------------------------------------------------------------------------------
 
 CHANGES = (
-    ("training-free", "base"),
+    ("faint", "base"),
     ("pooled", "base"),
     ("base", "gfe"),
     ("gfe", "igl"),
     ("igl", "full"),
     ("igl", "texture"),
+    ("igl", "more_texture"),
     ("full", "attn_output"),
     ("full", "no_null"),
     ("full", "foreground"),

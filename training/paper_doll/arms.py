@@ -2,8 +2,8 @@
 """The ablation's arms: what each leaves out of AnyDressing, or does otherwise.
 
 The paper's Table 3 builds up from Base: one reference pass that all garments share (+GFE: a LoRA and a pass for each
-garment; +IGL: L_loc; +GTL: L_texture). With the paper's lambda2 = 0.001 L_texture pulls some 400 times less than L_LDM here;
-at 0.3 about as hard. The other arms are places where it is silent or contradicts itself, and two yardsticks:
+garment; +IGL: L_loc; +GTL: L_texture). With the paper's lambda2 = 0.001 L_perc and L_hf each pull some 400 times less
+than L_LDM here; at 0.1 a quarter as hard. The other arms are places where it is silent or contradicts itself, and two yardsticks:
 training-free, and garments pooled to a few tokens as IP-Adapter does with its image prompt.
 """
 
@@ -117,7 +117,8 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "gfe": Arm("+GFE", _LDM_ALONE, seeds=3),
         "igl": Arm("+GFE+IGL", {"losses.texture": 0.0}, seeds=3),
         "full": Arm("+GFE+IGL+GTL", seeds=3),
-        "texture": Arm("GTL with lambda2 = 0.3", {"losses.texture": 0.3}),
+        "texture": Arm("GTL with lambda2 = 0.1", {"losses.texture": 0.1}),
+        "more_texture": Arm("GTL with lambda2 = 0.3", {"losses.texture": 0.3}),
         "attn_output": Arm("D1: features are attention's output", {"adapter.feature_tap": "attn_output"}),
         "no_null": Arm("D2: no null token", {"adapter.null_token": False}, seeds=3),
         "foreground": Arm("tokens of the garment alone", {"adapter.garment_tokens": "foreground"}),
