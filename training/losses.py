@@ -22,6 +22,8 @@ from torch.nn import functional
 
 Reduction = Literal["mse", "l2"]
 Region = Literal["frame", "bbox"]
+SMALLEST_BOX = 32
+"""Pixels: a network of five halvings has nothing left of less, and a sliver of a garment under another may be of 2."""
 
 
 @dataclass(frozen=True)
@@ -337,19 +339,19 @@ def _garment_mean(values: Tensor, present: Tensor) -> Tensor:
     return values.masked_fill(~present, 0.0).sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
-def bounding_box(mask: Tensor, smallest: int = 1) -> tuple[slice, slice]:
-    """The rectangle that holds a mask (H, W) which is not empty: rows and columns, at least `smallest` where there is room."""
-    down, across = (_span(mask.bool().any(dim=axis), smallest) for axis in (1, 0))
+def bounding_box(mask: Tensor) -> tuple[slice, slice]:
+    """Rows and columns that hold a mask (H, W) which is not empty, at least SMALLEST_BOX a side where there is room."""
+    down, across = (_span(mask.bool().any(dim=axis)) for axis in (1, 0))
     return down, across
 
 
-def _span(within: Tensor, smallest: int) -> slice:
-    """From the first to the last place that is True, widened to `smallest`."""
+def _span(within: Tensor) -> slice:
+    """From the first to the last place that is True, widened to SMALLEST_BOX."""
     places = within.nonzero()
     start, stop = int(places[0]), int(places[-1]) + 1
-    spare = max(smallest - (stop - start), 0)
-    start = max(min(start - spare // 2, len(within) - smallest), 0)
-    return slice(start, max(stop, start + smallest))
+    spare = max(SMALLEST_BOX - (stop - start), 0)
+    start = max(min(start - spare // 2, len(within) - SMALLEST_BOX), 0)
+    return slice(start, max(stop, start + SMALLEST_BOX))
 
 
 def _require(name: str, value: str, choices: tuple[str, ...]) -> None:

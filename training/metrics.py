@@ -19,8 +19,6 @@ from .losses import bounding_box
 
 Features = Callable[[Tensor], list[Tensor]]
 """Pictures (B, 3, H, W) in [0, 1] -> feature maps, finest first: a `FeatureNetwork` of training.dists."""
-SMALLEST_BOX = 32
-"""Pixels: a network of five halvings has nothing left of less, and a sliver of a garment under another may be of 2."""
 
 
 # ---- garments where the truth is known to the pixel -----------------------------------------------------------------
@@ -32,8 +30,8 @@ def colour_error(picture: Tensor, truth: Tensor, mask: Tensor) -> float:
 
 
 def texture_error(picture: Tensor, truth: Tensor, mask: Tensor, dists: Callable[[Tensor, Tensor], Tensor]) -> float:
-    """DISTS of the garment alone, black around it, cut to its box (of at least SMALLEST_BOX a side): 0 for equal pictures."""
-    down, across = bounding_box(mask, SMALLEST_BOX)
+    """DISTS of the garment alone, black around it, cut to its box (of at least 32 pixels a side): 0 for equal pictures."""
+    down, across = bounding_box(mask)
     mine, theirs = ((image * mask)[None, :, down, across] for image in (picture, truth))
     return float(dists(mine, theirs))
 

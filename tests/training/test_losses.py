@@ -195,9 +195,14 @@ QUARTERS[0, 0, :2, :2] = 1
 QUARTERS[0, 1] = 1
 
 
+def large(picture):
+    """Every pixel as 32 x 32."""
+    return picture.repeat_interleave(32, dim=-2).repeat_interleave(32, dim=-1)
+
+
 @pytest.mark.parametrize(("region", "expected"), [("frame", (0.4 / 4 + 0.4) / 2), ("bbox", 0.4)])
 def test_perceptual_by_hand(region, expected):
-    loss = perceptual_loss(BRIGHT, TRUTH, QUARTERS, mean_difference, region=region)
+    loss = perceptual_loss(*map(large, (BRIGHT, TRUTH, QUARTERS)), mean_difference, region=region)
     assert loss.tolist() == pytest.approx([expected])
 
 
@@ -211,19 +216,23 @@ def test_dists_sees_the_garment_in_the_unit_range_on_black(region):
 
     mask = torch.zeros(1, 1, 4, 4)
     mask[0, 0, 1, 1:] = mask[0, 0, 2, 2] = 1  # a T in rows 1-2, columns 1-3
-    perceptual_loss(BRIGHT, TRUTH, mask, witness, region=region)
+    perceptual_loss(*map(large, (BRIGHT, TRUTH, mask)), witness, region=region)
     ((image, target),) = seen
     window = (slice(1, 3), slice(1, 4)) if region == "bbox" else (slice(None), slice(None))
-    expected = mask[0, 0][window].expand(1, 3, -1, -1)
+    expected = large(mask[0, 0][window]).expand(1, 3, -1, -1)
     torch.testing.assert_close(image, 0.8 * expected)
     torch.testing.assert_close(target, 0.4 * expected)
 
 
-def test_a_bounding_box_may_be_one_pixel():
-    mask = torch.zeros(1, 1, 4, 4)
-    mask[..., 3, 0] = 0.5
-    loss = perceptual_loss(BRIGHT, TRUTH, mask, mean_difference, region="bbox")
-    assert loss.tolist() == pytest.approx([0.2])
+def test_a_box_leaves_a_network_room_around_a_sliver():
+    mask = torch.zeros(1, 1, 128, 128)
+    mask[..., 127, 40] = 0.5
+    seen = []
+    perceptual_loss(
+        large(BRIGHT), large(TRUTH), mask, lambda *images: seen.extend(images) or torch.ones(1), region="bbox"
+    )
+    assert [image.shape for image in seen] == [(1, 3, 32, 32)] * 2
+    assert [image.sum().item() for image in seen] == pytest.approx([3 * 0.5 * 0.8, 3 * 0.5 * 0.4])
 
 
 @pytest.mark.parametrize("region", ["frame", "bbox"])
