@@ -188,23 +188,47 @@ BEGIN, END = "<!-- figures: written by `python -m benchmarks.ablation page`; do 
 
 @dataclass(frozen=True)
 class Row:
-    """An arm on the page. figures: what is measured -> outfit -> its mean over seeds."""
+    """What is measured of an arm, or the difference of two. runs: seed -> what -> outfit -> value."""
 
     name: str
     title: str
-    seeds: int
-    steps: int
-    figures: dict[str, dict[str, float]]
+    runs: dict[int, dict[str, dict[str, float]]]
 
     def mean(self, what: str) -> Mean | None:
-        """Over outfits, with its interval."""
-        return interval(list(self.figures[what].values())) if what in self.figures else None
+        """Over outfits of the mean over seeds, with its interval."""
+        of_outfits: dict[str, list[float]] = {}
+        for figures in self.runs.values():
+            for outfit, value in figures.get(what, {}).items():
+                of_outfits.setdefault(outfit, []).append(value)
+        return interval([float(np.mean(values)) for values in of_outfits.values()]) if of_outfits else None
 
-    def change(self, after: Row, what: str) -> Mean | None:
-        """How much more `after` has: the mean of the differences over the outfits of both, with its interval."""
-        here, there = self.figures.get(what, {}), after.figures.get(what, {})
-        both = [there[outfit] - value for outfit, value in here.items() if outfit in there]
-        return interval(both) if both else None
+    def of_seeds(self, what: str) -> list[float]:
+        """Each seed's mean over outfits."""
+        return [float(np.mean([*values.values()])) for run in self.runs.values() if (values := run.get(what))]
+
+    def to(self, after: Row) -> Row:
+        """How much more `after` has, for each outfit and seed of both."""
+        runs = {
+            seed: {
+                what: {outfit: there[what][outfit] - value for outfit, value in of.items() if outfit in there[what]}
+                for what, of in here.items()
+                if what in there
+            }
+            for seed, here in self.runs.items()
+            if (there := after.runs.get(seed))
+        }
+        return Row(f"{self.name} -> {after.name}", f"{self.title} -> {after.title}", runs)
+
+    def content(self) -> dict[str, object]:
+        """For ablation.json: a figure is its mean, the interval's ends and the number of outfits."""
+        names = dict.fromkeys(what for run in self.runs.values() for what in run)
+        found = {what: one for what in names if (one := self.mean(what)) is not None}
+        return {
+            "title": self.title,
+            "seeds": [*self.runs],
+            "figures": {what: [one.value, one.low, one.high, one.count] for what, one in found.items()},
+            "figures_of_seeds": {what: self.of_seeds(what) for what in found},
+        }
 
 
 @app.command()
@@ -212,26 +236,15 @@ def page(folder: Folder) -> None:
     """Write ablation.json and ablation.jpg in docs/evidence from the figures, and their tables into ablation.md there."""
     path = PAGE / "ablation.md"
     head, tail = _around(path.read_text(encoding="utf-8") if path.is_file() else f"{BEGIN}{END}\n")
-    rows = {name: row for name in ARMS if (row := _row(folder, name)) is not None}
-    changes = [(rows[before], rows[after]) for before, after in CHANGES if {before, after} <= rows.keys()]
+    rows = {name: row for name in ARMS if (row := _row(folder, name)).runs}
+    changes = [rows[before].to(rows[after]) for before, after in CHANGES if {before, after} <= rows.keys()]
     content = {
-        "arms": {
-            name: {
-                "title": row.title,
-                "seeds": row.seeds,
-                "steps": row.steps,
-                "figures": _listed(row.mean, row.figures),
-            }
-            for name, row in rows.items()
-        },
-        "changes": [
-            {"from": before.name, "to": after.name, "figures": _listed(partial(before.change, after), before.figures)}
-            for before, after in changes
-        ],
+        "arms": {name: row.content() for name, row in rows.items()},
+        "changes": {change.name: change.content() for change in changes},
     }
     write_atomically(PAGE / "ablation.json", (json.dumps(content, indent=1) + "\n").encode())
     _sheet(folder, list(rows)).save(PAGE / "ablation.jpg", quality=88)
-    tables = f"{_arms_table(rows.values())}\n{_changes_table(changes)}"
+    tables = f"{_table('arm', rows.values(), _figure)}\n{_table('change', changes, _difference)}"
     write_atomically(path, f"{head}{BEGIN}\n\n{tables}\n{END}{tail}".encode())
     print(tables)
 
@@ -245,51 +258,36 @@ def _around(text: str) -> tuple[str, str]:
     return before, after
 
 
-def _listed(mean: Callable[[str], Mean | None], names: Iterable[str]) -> dict[str, list[float]]:
-    found = {name: one for name in names if (one := mean(name)) is not None}
-    return {name: [one.value, one.low, one.high, one.count] for name, one in found.items()}
-
-
-def _row(folder: Path, name: str) -> Row | None:
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}-[0-9]*.json"))]
-    if not found:
-        return None
-    values: dict[str, dict[str, list[float]]] = {}
-    for one in found:
-        for outfit, figures in one["figures"].items():
+def _row(folder: Path, name: str) -> Row:
+    runs: dict[int, dict[str, dict[str, float]]] = {}
+    for path in sorted(folder.glob(f"{name}-[0-9]*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        of = runs.setdefault(run["seed"], {})
+        for outfit, figures in run["figures"].items():
             for what, value in figures.items():
-                values.setdefault(what, {}).setdefault(outfit, []).append(value)
-    figures = {
-        what: {outfit: float(np.mean(some)) for outfit, some in of_outfits.items()}
-        for what, of_outfits in values.items()
-    }
-    return Row(name, found[0]["title"], len(found), found[0]["steps"], figures)
+                of.setdefault(what, {})[outfit] = value
+    return Row(name, ARMS[name].title, runs)
 
 
-def _arms_table(rows: Iterable[Row]) -> str:
-    lines = [f"{row.title} | {row.seeds} | " + " | ".join(str(row.mean(what) or "") for what in SHOWN) for row in rows]
-    return _table(["arm", "seeds", *SHOWN], lines)
+def _figure(row: Row, what: str) -> str:
+    return str(row.mean(what) or "")
 
 
-def _changes_table(changes: Iterable[tuple[Row, Row]]) -> str:
-    """Bold is what is surely not nothing: its interval does not hold 0."""
-
-    def cell(mean: Mean | None) -> str:
-        if mean is None:
-            return ""
-        words = f"{mean.value:+.3g} [{mean.low:+.2g}, {mean.high:+.2g}]"
-        return f"**{words}**" if mean.low > 0 or mean.high < 0 else words
-
-    lines = [
-        f"{before.title} -> {after.title} | " + " | ".join(cell(before.change(after, what)) for what in SHOWN)
-        for before, after in changes
-    ]
-    return _table(["change", *SHOWN], lines)
+def _difference(change: Row, what: str) -> str:
+    """Bold is what is surely not nothing: the interval does not hold 0, and all seeds lie on the same side of it."""
+    mean = change.mean(what)
+    if mean is None:
+        return ""
+    words = f"{mean.value:+.3g} [{mean.low:+.2g}, {mean.high:+.2g}]"
+    seeds = change.of_seeds(what)
+    sure = (mean.low > 0 and min(seeds) > 0) or (mean.high < 0 and max(seeds) < 0)
+    return f"**{words}**" if sure else words
 
 
-def _table(heads: Sequence[str], lines: Iterable[str]) -> str:
-    rows = [" | ".join(heads), "|".join(["---"] * len(heads)), *lines]
-    return "\n".join(f"| {row} |" for row in rows) + "\n"
+def _table(head: str, rows: Iterable[Row], cell: Callable[[Row, str], str]) -> str:
+    heads = [head, "seeds", *SHOWN]
+    lines = [[row.title, str(len(row.runs)), *(cell(row, what) for what in SHOWN)] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *lines))
 
 
 def _sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
