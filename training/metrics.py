@@ -31,9 +31,24 @@ def colour_error(picture: Tensor, truth: Tensor, mask: Tensor) -> float:
 
 def texture_error(picture: Tensor, truth: Tensor, mask: Tensor, dists: Callable[[Tensor, Tensor], Tensor]) -> float:
     """DISTS of the garment alone, black around it, cut to its box (of at least 32 pixels a side): 0 for equal pictures."""
-    down, across = bounding_box(mask)
-    mine, theirs = ((image * mask)[None, :, down, across] for image in (picture, truth))
+    return float(dists(_cut_out(picture, mask), _cut_out(truth, mask)))
+
+
+def texture_distance(
+    picture: Tensor, mask: Tensor, garment: Tensor, garment_mask: Tensor, dists: Callable[[Tensor, Tensor], Tensor]
+) -> float:
+    """DISTS between two pictures of a garment, each cut out on black and the second brought to the first's size.
+
+    Of no exact truth, so that even the garment's own is not 0: hems and folds count. The masks are not empty.
+    """
+    mine, theirs = _cut_out(picture, mask), _cut_out(garment, garment_mask)
+    theirs = functional.interpolate(theirs, (mine.shape[-2], mine.shape[-1]), mode="bilinear", antialias=True)
     return float(dists(mine, theirs))
+
+
+def _cut_out(picture: Tensor, mask: Tensor) -> Tensor:
+    down, across = bounding_box(mask)
+    return (picture * mask)[None, :, down, across]
 
 
 def palette_error(picture: Tensor, mask: Tensor, garment: Tensor, garment_mask: Tensor, quantiles: int = 64) -> float:

@@ -172,6 +172,21 @@ def test_the_truth_scores_as_the_truth(constructed):
     assert figures["garments found, free"] == 1
     for way in ("masked", "free"):
         assert figures[f"palette error, {way}"] < 0.7 * figures[f"palette error, {way}, of somebody else's"]
+        assert figures[f"DISTS to flat-lay, {way}"] < figures[f"DISTS to flat-lay, {way}, of somebody else's"]
+        assert figures[f"palette error, {way}"] == figures["palette error, true picture"]
+
+
+def test_other_garments_are_not_taken_for_her_own(constructed):
+    """Free has no true picture: somebody else's garments must be nearer to their own flat-lays than to hers."""
+
+    def choose(way, one):
+        garment = one.others["upper"].garments["upper"]
+        everywhere = np.broadcast_to(garment.flat_lay[garment.mask].mean(axis=0), (*SIZE, 3))
+        return everywhere.astype(np.uint8) if way == "free" else one.truth.person
+
+    figures = constructed(choose)
+    assert figures["palette error, free"] > 2 * figures["palette error, true picture"]
+    assert figures["DISTS to flat-lay, free"] > figures["DISTS to flat-lay, true picture"]
 
 
 def test_leaking_and_fading_are_seen(constructed):

@@ -16,6 +16,7 @@ from comfyui_anydressing.training.metrics import (
     mask_iou,
     palette_error,
     rank_among,
+    texture_distance,
     texture_error,
 )
 from comfyui_anydressing.training.paper_doll.recogniser import Recogniser
@@ -76,6 +77,18 @@ def test_a_sliver_of_a_garment_has_a_texture_error(row):
     mask[row : row + 2, 10:40] = True
     assert texture_error(truth, truth, mask, dists) == pytest.approx(0, abs=1e-6)
     assert texture_error(1 - truth, truth, mask, dists) > 0.01
+
+
+def test_texture_distance_knows_a_garment_at_another_size_and_place():
+    dists = Dists(Edges())
+    large, lies = striped(RED, BLUE, period=8).repeat(1, 2, 2), MASK.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    large[:, ~lies] = 1.0
+    own = texture_distance(striped(RED, BLUE), MASK, large, lies, dists)
+    others = [texture_distance(picture, MASK, large, lies, dists) for picture in (striped(GREEN, BLUE), plain(*RED))]
+    assert 0 <= own < min(others)
+    outside = striped(RED, BLUE)
+    outside[:, ~MASK] = 0
+    assert texture_distance(outside, MASK, large, lies, dists) == pytest.approx(own)
 
 
 def test_a_garment_looks_like_itself_elsewhere():

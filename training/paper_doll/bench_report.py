@@ -35,6 +35,7 @@ from ..metrics import (
     mask_iou,
     palette_error,
     rank_among,
+    texture_distance,
     texture_error,
 )
 from .bench_pictures import ABOUT, CELL, Outfit, anew_mask, outfit
@@ -137,6 +138,7 @@ class _Bench:
         seen = {slot: mask for slot, mask in masks.items() if int(mask.sum()) >= FEWEST_PIXELS}
         floor = as_unit(reconstructed(self.base, truth.person))
         figures = self._against_truth("floor (autoencoder)", floor, truth, seen)
+        figures |= self._whose("true picture", as_unit(truth.person), seen, one)
         for name in ("masked", "shuffled"):
             if self._has(name):
                 figures |= self._against_truth(name, read_unit(folder / f"{name}.png"), truth, seen)
@@ -161,22 +163,26 @@ class _Bench:
         return {f"colour error, {name}": float(np.mean(colours)), f"DISTS, {name}": float(np.mean(textures))}
 
     def _whose(self, name: str, picture: Tensor, masks: dict[str, Tensor], one: Outfit) -> dict[str, float]:
-        """Whose garments these are, inside masks: by their palette, and by their look among many."""
+        """Whose garments these are, inside masks: by palette and texture, and by their look among many."""
         if not masks:
             return {}
         looks = {slot: look_of(self.judge, picture, mask) for slot, mask in masks.items()}
         own, others = ({slot: _lain(slot, worn) for slot in masks} for worn in (one.truth, one.others))
         own_looks = {slot: look_of(self.judge, *lain) for slot, lain in own.items()}
+
+        def palette(flat_lay: Tensor, lies: Tensor, mask: Tensor) -> float:
+            return palette_error(picture, mask, flat_lay, lies)
+
+        def texture(flat_lay: Tensor, lies: Tensor, mask: Tensor) -> float:
+            return texture_distance(picture, mask, flat_lay, lies, self.dists)
+
         first = [float(rank_among(looks[slot], own_looks[slot], self.distractors[slot]) == 0) for slot in looks]
         figures = {
-            f"palette error, {name}": float(
-                np.mean([palette_error(picture, mask, *own[slot]) for slot, mask in masks.items()])
-            ),
-            f"palette error, {name}, of somebody else's": float(
-                np.mean([palette_error(picture, mask, *others[slot]) for slot, mask in masks.items()])
-            ),
-            f"own garment nearest of {DISTRACTORS + 1}, {name}": float(np.mean(first)),
+            f"{what}, {name}{whose}": float(np.mean([error(*lain[slot], mask) for slot, mask in masks.items()]))
+            for what, error in (("palette error", palette), ("DISTS to flat-lay", texture))
+            for whose, lain in (("", own), (", of somebody else's", others))
         }
+        figures[f"own garment nearest of {DISTRACTORS + 1}, {name}"] = float(np.mean(first))
         if {"upper", "lower"} <= looks.keys():
             swapped = is_swapped((looks["upper"], looks["lower"]), (own_looks["upper"], own_looks["lower"]))
             figures[f"swapped, {name}"] = float(swapped)
