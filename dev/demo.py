@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from .client import ComfyClient, Event, Prompt
+from .client import ComfyClient, Event, Prompt, Result
 from .comfyui import CHECKOUT, ComfyUIMissingError, find_or_fetch
 from .contact_sheet import contact_sheet
 from .prompts import garment_pictures, undressed
@@ -18,6 +18,7 @@ from .server import BASE, PACK, ComfyServer, ServerDiedError, has_accelerator, s
 
 WORKFLOW = "01_two_garments"
 PICTURE = CHECKOUT / "output" / "anydressing_demo.png"
+MAPS = "AnyDressingAttentionMaps"
 CAPTION = "Dressed by AnyDressing in ComfyUI: the same prompt and seed, with and without the garments."
 
 
@@ -41,12 +42,15 @@ def demo() -> None:
     print("[1/4] Starting ComfyUI", flush=True)
     with demo_server() as server:
         print("[2/4] Dressing", flush=True)
-        dressed, maps = run(server, prompt, "SaveImage", "AnyDressingAttentionMaps")
+        result = run(server, prompt)
+        dressed, maps = (shown(result, prompt, kind) for kind in ("SaveImage", MAPS))
         print("[3/4] The same prompt, undressed", flush=True)
-        (plain,) = run(server, undressed(prompt), "SaveImage")
+        plain = shown(run(server, undressed(prompt)), prompt, "SaveImage")
     print("[4/4] Putting the pictures side by side", flush=True)
     garments = [(path.stem.replace("_", " "), Image.open(path)) for path in garment_pictures(prompt)]
-    sheet = contact_sheet([*garments, ("dressed", dressed), ("undressed", plain), ("where they went", maps)], CAPTION)
+    (legend,) = result.outputs[node_of(prompt, MAPS)]["text"]
+    pictures = [*garments, ("dressed", dressed), ("undressed", plain), ("where they went", maps)]
+    sheet = contact_sheet(pictures, f"{CAPTION} Where they went: {legend}.")
     PICTURE.parent.mkdir(exist_ok=True)
     sheet.save(PICTURE)
     print(f"\nThe picture is {PICTURE.relative_to(CHECKOUT)}.")
@@ -60,11 +64,20 @@ def demo_server() -> ComfyServer:
     return ComfyServer(find_or_fetch(), BASE, flags=flags)
 
 
-def run(server: ComfyClient, prompt: Prompt, *kinds: str) -> list[Image.Image]:
-    """Run a prompt, telling each node and each step; return the one picture of each of these kinds of node."""
-    result = server.run(prompt, follow=Progress(prompt)).check()
-    shown = {node["class_type"]: result.images[key][0] for key, node in prompt.items() if key in result.images}
-    return [Image.open(io.BytesIO(shown[kind])).convert("RGB") for kind in kinds]
+def run(server: ComfyClient, prompt: Prompt) -> Result:
+    """Run a prompt, telling each node and each step."""
+    return server.run(prompt, follow=Progress(prompt)).check()
+
+
+def shown(result: Result, prompt: Prompt, kind: str) -> Image.Image:
+    """The one picture that a node of this kind showed."""
+    return Image.open(io.BytesIO(result.images[node_of(prompt, kind)][0])).convert("RGB")
+
+
+def node_of(prompt: Prompt, kind: str) -> str:
+    """The key of the one node of this kind."""
+    (key,) = (key for key, node in prompt.items() if node["class_type"] == kind)
+    return key
 
 
 class Progress:
