@@ -56,19 +56,21 @@ def page(about: dict[str, Any], table: str, steps: int) -> str:
 
 <!-- Written by `python -m benchmarks.dressing_evidence FOLDER`; do not edit. -->
 
-`demo/anydressing/paper_doll.safetensors` after {steps} steps, on {about["outfits"]} held-out outfits: people, garments, colours and prints
-that no training showed. Both garments are flat-lays, a pairing that is never trained on. DDIM {about["steps"]} steps, guidance {about["guidance"]:g},
-strength {about["strength"]:g}. The first {SHOWN}, not chosen:
+`demo/anydressing/paper_doll.safetensors` after {steps} steps, on {about["outfits"]} held-out outfits: people that no training showed, in fabrics
+(a texture, its colours and its print together) that none showed. Both garments are flat-lays, as in its training; the paper trains
+with one of two cut out of the person, and tests like this. DDIM {about["steps"]} steps, guidance {about["guidance"]:g}, strength {about["strength"]:g}.
+The first {SHOWN}, not chosen:
 
 ![Outfits, and what the file makes of them](dressing.jpg)
 
 - **masked**: her garments and a margin are made anew in the true picture, so that every pixel's truth is known.
   **others'**: the same with somebody else's garments (*shuffled* below), the control. **alone**: one of the two made anew.
-- **free**: the same caption and garments from noise. **undressed**: the caption alone from the same noise.
+- **free**: the same caption and garments from noise. Here the control is how near what she wears comes to somebody else's flat-lays.
+  **undressed**: the caption alone from the same noise.
 
-Means over outfits with 95 % bootstrap intervals. *floor* is what the autoencoder alone loses. Where a picture was made freely,
-`paper_doll_parser` finds the garments; how well it does so on real renders stands among the figures. What each figure says:
-[README](README.md#figures).
+Means over outfits with 95 % bootstrap intervals. *floor* is what the autoencoder alone loses, *true picture* what a figure says
+of a perfect one. Where a picture was made freely, `paper_doll_parser` finds the garments; how well it does so on real renders stands
+among the figures. What each figure says: [README](README.md#figures).
 
 {table}"""
 
