@@ -2,10 +2,10 @@
 """The ablation on the paper-doll world: trains its arms, dresses held-out people with each, and writes the page.
 
     python -m benchmarks.ablation train FOLDER --data MANIFEST [--only ARM ...] [--seeds N]
-    python -m benchmarks.ablation measure FOLDER [--only ARM ...]
+    python -m benchmarks.ablation measure FOLDER [--only ARM ...] [--seeds N]
     python -m benchmarks.ablation page FOLDER
 
-Every command goes on where it was stopped, so that two may share the arms between two cores.
+Every command goes on where it was stopped. Two that name different arms share the work between two cores.
 """
 
 from __future__ import annotations
@@ -244,7 +244,8 @@ def page(folder: Folder) -> None:
     }
     write_atomically(PAGE / "ablation.json", (json.dumps(content, indent=1) + "\n").encode())
     _sheet(folder, list(rows)).save(PAGE / "ablation.jpg", quality=88)
-    tables = f"{_table('arm', rows.values(), _figure)}\n{_table('change', changes, _difference)}"
+    named = [replace(row, title=f"`{name}`: {row.title}") for name, row in rows.items()]
+    tables = f"{_table('arm', named, _figure)}\n{_table('change', changes, _difference)}"
     write_atomically(path, f"{head}{BEGIN}\n\n{tables}\n{END}{tail}".encode())
     print(tables)
 

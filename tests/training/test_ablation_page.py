@@ -39,7 +39,7 @@ def test_an_arm_is_its_mean_over_outfits_of_the_mean_over_seeds(written):
     assert (mean, low, high, count) == (pytest.approx(0.35), pytest.approx(0.3), pytest.approx(0.4), 2)
     assert content["arms"]["base"]["seeds"] == [0, 1]
     assert content["arms"]["base"]["figures_of_seeds"][WHAT] == [pytest.approx(0.3), pytest.approx(0.4)]
-    assert f"| {BASE} | 2 | 0.35 [0.3, 0.4]" in page
+    assert f"| `base`: {BASE} | 2 | 0.35 [0.3, 0.4]" in page
 
 
 def test_a_change_is_taken_outfit_by_outfit(written):
