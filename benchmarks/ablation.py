@@ -23,23 +23,23 @@ import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
 from comfyui_anydressing.dev.comfyui import CHECKOUT
-from comfyui_anydressing.training.adapter import Adapter
-from comfyui_anydressing.training.base_model import BaseModel, load_base
-from comfyui_anydressing.training.cache_entries import tensor_digest
-from comfyui_anydressing.training.config import TrainConfig, parse_config
-from comfyui_anydressing.training.dressing_model import DressingModel
-from comfyui_anydressing.training.dressing_task import make_dressing_task
-from comfyui_anydressing.training.events import open_display
-from comfyui_anydressing.training.export import START
-from comfyui_anydressing.training.metrics import Mean, interval
-from comfyui_anydressing.training.paper_doll.arms import ARMS, Arm, arm_tensors
-from comfyui_anydressing.training.paper_doll.bench_pictures import ABOUT, FIRST, make_pictures
-from comfyui_anydressing.training.paper_doll.bench_report import outfit_figures
-from comfyui_anydressing.training.paper_doll.parser import load_parser
-from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
-from comfyui_anydressing.training.run_folder import RunFolder
-from comfyui_anydressing.training.runs import train as run_training
-from comfyui_anydressing.training.sampling import SamplingSettings
+from comfyui_anydressing.training.base.model import BaseModel, load_base
+from comfyui_anydressing.training.data.entries import tensor_digest
+from comfyui_anydressing.training.dressing.export import START
+from comfyui_anydressing.training.dressing.task import make_dressing_task
+from comfyui_anydressing.training.evaluation.arms import ARMS, Arm, arm_tensors
+from comfyui_anydressing.training.evaluation.metrics import Mean, interval
+from comfyui_anydressing.training.model.adapter import Adapter
+from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.sampling import SamplingSettings
+from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
+from comfyui_anydressing.training.paper_doll.bench.pictures import ABOUT, FIRST, make_pictures
+from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
+from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
+from comfyui_anydressing.training.run.config import TrainConfig, parse_config
+from comfyui_anydressing.training.run.events import open_display
+from comfyui_anydressing.training.run.folder import RunFolder
+from comfyui_anydressing.training.run.start import train as run_training
 from PIL import Image
 from rich.console import Console
 from torch import nn

@@ -22,11 +22,12 @@ from comfyui_anydressing.dev.client import Prompt
 from comfyui_anydressing.dev.comfyui import CHECKOUT, find_or_fetch
 from comfyui_anydressing.dev.contact_sheet import INK, PAPER
 from comfyui_anydressing.dev.server import BASE, ComfyServer, has_accelerator
-from comfyui_anydressing.training.base_model import load_base
-from comfyui_anydressing.training.paper_doll import Labels, Recipe, Sample, draw_recipe, evidence, sample
-from comfyui_anydressing.training.paper_doll.parser import load_parser
-from comfyui_anydressing.training.paper_doll.pixels import Pixels, as_unit
-from comfyui_anydressing.training.paper_doll.recogniser import load_recogniser
+from comfyui_anydressing.training.base.model import load_base
+from comfyui_anydressing.training.paper_doll.bench import evidence
+from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
+from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
+from comfyui_anydressing.training.paper_doll.networks.views import Pixels, as_unit
+from comfyui_anydressing.training.paper_doll.world import Labels, Recipe, Sample, draw_recipe, sample
 from PIL import Image, ImageDraw, ImageFont
 
 DEMO = CHECKOUT / "demo"

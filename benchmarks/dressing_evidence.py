@@ -15,7 +15,7 @@ from typing import Any
 
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
 from comfyui_anydressing.dev.comfyui import CHECKOUT
-from comfyui_anydressing.training.paper_doll.bench_pictures import FIRST
+from comfyui_anydressing.training.paper_doll.bench.pictures import FIRST
 
 from .outfit_sheet import outfit_sheet
 

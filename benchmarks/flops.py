@@ -18,7 +18,7 @@ from typing import Any
 import diffusers
 import torch
 from comfyui_anydressing.anydressing_core.sites import SD15
-from comfyui_anydressing.training.unet_processors import GarmentsRole, Lora, garment_features, install
+from comfyui_anydressing.training.model.processors import GarmentsRole, Lora, garment_features, install
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from comfyui_anydressing.training.noise import noise_seed
-from comfyui_anydressing.training.run_folder import Keep, RunFolder
+from comfyui_anydressing.training.run.folder import Keep, RunFolder
+from comfyui_anydressing.training.run.noise import noise_seed
 from torch import Tensor, nn
 
 STEPS = 400

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from comfyui_anydressing.dev.contact_sheet import INK, PAPER
-from comfyui_anydressing.training.paper_doll.bench_pictures import outfit
+from comfyui_anydressing.training.paper_doll.bench.pictures import outfit
 from PIL import Image, ImageDraw, ImageFont
 
 CELL, GAP, WORDS = (96, 128), 6, 34  # width and height, pixels

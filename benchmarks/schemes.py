@@ -20,7 +20,7 @@ from comfyui_anydressing.anydressing_core.dressing_attention import (
     scaled_dot_product,
 )
 from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
-from comfyui_anydressing.training.unet_processors import DressingRole
+from comfyui_anydressing.training.model.processors import DressingRole
 from torch import Tensor
 
 Layer = Callable[[AttentionSite, Any, Tensor], Tensor]

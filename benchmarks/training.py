@@ -18,9 +18,13 @@ from typing import Any
 import diffusers
 import torch
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
-from comfyui_anydressing.training.config import TrainConfig
-from comfyui_anydressing.training.memory import GIB, MARGIN, Presets, StepMemory, write_table
-from comfyui_anydressing.training.rehearsal import (
+from comfyui_anydressing.training.run.config import TrainConfig
+from comfyui_anydressing.training.run.needs import GIB, MARGIN, Presets, StepMemory, write_table
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from .rehearsal import (
     GARMENTS,
     LiveMemory,
     Networks,
@@ -32,9 +36,6 @@ from comfyui_anydressing.training.rehearsal import (
     step_memory,
     tiny_networks,
 )
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 PAGE = Path(__file__).parents[1] / "docs" / "training-memory.md"
 GOAL = 10e9  # bytes, batch 1 with texture losses

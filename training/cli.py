@@ -92,9 +92,9 @@ def train(
     ] = None,
 ) -> None:
     """Train an AnyDressing file: garment LoRAs, W_k', W_v' and the null token."""
-    from .config import load_config
-    from .dressing_task import check_sources, make_dressing_task
-    from .runs import train as run
+    from .dressing.task import check_sources, make_dressing_task
+    from .run.config import load_config
+    from .run.start import train as run
 
     overrides = list(setting or [])
     if slots is not None:
@@ -113,10 +113,10 @@ def train_base(
     resume: Resume = False,
 ) -> None:
     """Train a network of the paper-doll world: its autoencoder, base model or recognisers."""
-    from .config import load_config
-    from .paper_doll.config import PaperDollConfig
-    from .paper_doll.train import make_task
-    from .runs import train as run
+    from .paper_doll.networks.config import PaperDollConfig
+    from .paper_doll.networks.train import make_task
+    from .run.config import load_config
+    from .run.start import train as run
 
     settings = load_config(config, setting or [], PaperDollConfig)
     raise typer.Exit(_finish(run(settings, make_task, resume=resume, console=_console()), settings.folder))
@@ -135,7 +135,7 @@ def export(
     author: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     """Write the AnyDressing file of a run, which the ComfyUI Loader opens."""
-    from .export import export_run
+    from .dressing.export import export_run
 
     written = export_run(run, out, step=step, dtype=dtype and dtype.value, title=title, author=author)
     size = out.stat().st_size / 2**20
@@ -149,8 +149,8 @@ def export_base(
     step: Annotated[int | None, typer.Option(help="A checkpoint's step; the newest when left out.")] = None,
 ) -> None:
     """Write what a run of train-base trained: a recogniser, or the base model so far."""
-    from .paper_doll.export import export_network
-    from .run_folder import RunFolder
+    from .paper_doll.networks.export import export_network
+    from .run.folder import RunFolder
 
     written = export_network(RunFolder.open(run), out, step)
     typer.echo(f"{out}: {written}; {out.stat().st_size / 2**20:.1f} MiB.")
@@ -161,7 +161,7 @@ def doctor(
     folder: Annotated[Path, typer.Option(help="Where runs would be written.")] = Path(),
 ) -> None:
     """Say what this machine can train, and what is missing."""
-    from .doctor import examine
+    from .commands.doctor import examine
 
     report = examine(folder)
     typer.echo(report.render())
@@ -190,8 +190,8 @@ def sample(
     tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
 ) -> None:
     """Dress somebody without ComfyUI: the same pictures as the previews of a run."""
-    from .sample_command import sample_to_folder
-    from .sampling import SamplingSettings
+    from .commands.sample import sample_to_folder
+    from .model.sampling import SamplingSettings
 
     with closing(_display()) as display:
         written = sample_to_folder(
@@ -233,10 +233,10 @@ def evaluate(
     strength: Annotated[float, typer.Option(help="lambda of Eq. 6.")] = 0.7,
 ) -> None:
     """Dress held-out people and measure colours, textures, places and mix-ups against the exact truth."""
-    from .cache import BuildStoppedError
-    from .evaluate import evaluate_paper_doll
-    from .interrupts import interrupts
-    from .sampling import SamplingSettings
+    from .commands.evaluate import evaluate_paper_doll
+    from .data.cache import BuildStoppedError
+    from .model.sampling import SamplingSettings
+    from .run.interrupts import interrupts
 
     with interrupts() as wish, closing(_display()) as display:
         try:
@@ -277,8 +277,8 @@ def paper_doll(
     workers: Annotated[int, typer.Option(min=1, help="Processes that paint.")] = 1,
 ) -> None:
     """Paint people in procedural garments, with flat-lays, exact masks and captions."""
-    from .interrupts import interrupts
-    from .paper_doll import write_dataset
+    from .paper_doll.world import write_dataset
+    from .run.interrupts import interrupts
 
     with interrupts() as wish, closing(_display()) as display:
         manifest = write_dataset(
@@ -304,7 +304,7 @@ def check(
     sheet: Annotated[Path | None, typer.Option(help="Also draw some of it into this picture.")] = None,
 ) -> None:
     """Open every picture of a data set and say what is wrong with it."""
-    from .data_check import check_data
+    from .data.check import check_data
 
     with closing(_display()) as display:
         report = check_data(manifest, _size(resolution), tokenizer=tokenizer, sheet=sheet, progress=display.work)
@@ -317,10 +317,10 @@ def cache(
     config: Annotated[Path, typer.Argument(help="The configuration of a run.")], setting: Settings = None
 ) -> None:
     """Compute what a run reads instead of pictures and words; `train` does the same when it begins."""
-    from .cache import BuildStoppedError
-    from .config import load_config
-    from .dressing_task import cache_for
-    from .interrupts import interrupts
+    from .data.cache import BuildStoppedError
+    from .dressing.task import cache_for
+    from .run.config import load_config
+    from .run.interrupts import interrupts
 
     settings = load_config(config, setting or [])
     with interrupts() as wish, closing(_display()) as display:
@@ -342,13 +342,13 @@ def _console() -> Console:
 
 
 def _display() -> Any:
-    from .events import open_display
+    from .run.events import open_display
 
     return open_display(_console())
 
 
 def _finish(outcome: Any, folder: Path) -> int:
-    from .runs import end_one_of_several
+    from .run.start import end_one_of_several
 
     finished = outcome.interrupted is None
     if os.environ.get("RANK", "0") == "0":  # under `accelerate launch` one process speaks for all

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.sites import SD15, UNetShape
-from comfyui_anydressing.training.base_model import load_base
-from comfyui_anydressing.training.base_names import ldm_unet_name
-from comfyui_anydressing.training.base_plan import plan_checkpoint
+from comfyui_anydressing.training.base.model import load_base
+from comfyui_anydressing.training.base.names import ldm_unet_name
+from comfyui_anydressing.training.base.plan import plan_checkpoint
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file

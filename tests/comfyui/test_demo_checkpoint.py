@@ -8,9 +8,9 @@ import importlib
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.sites import UNetShape
-from comfyui_anydressing.training.base_model import load_base
-from comfyui_anydressing.training.paper_doll.autoencoder import Decoder, Encoder
-from comfyui_anydressing.training.paper_doll.base_file import write_base
+from comfyui_anydressing.training.base.model import load_base
+from comfyui_anydressing.training.paper_doll.networks.autoencoder import Decoder, Encoder
+from comfyui_anydressing.training.paper_doll.networks.base_file import write_base
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

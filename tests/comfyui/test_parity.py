@@ -12,7 +12,7 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.dressing_attention import garment_kv, project_garment
 from comfyui_anydressing.anydressing_core.lora import stack_loras
-from comfyui_anydressing.training.unet_processors import (
+from comfyui_anydressing.training.model.processors import (
     DressingRole,
     GarmentsRole,
     dressed_prediction,

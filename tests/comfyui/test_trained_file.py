@@ -16,12 +16,12 @@ import pytest
 import tomli_w
 import torch
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
-from comfyui_anydressing.training.adapter import Adapter
-from comfyui_anydressing.training.base_model import load_base
-from comfyui_anydressing.training.dressing_model import DressingModel, Outfits
-from comfyui_anydressing.training.export import START
-from comfyui_anydressing.training.paper_doll import write_dataset
-from comfyui_anydressing.training.pictures import Source, flat_lay, person_picture
+from comfyui_anydressing.training.base.model import load_base
+from comfyui_anydressing.training.data.pictures import Source, flat_lay, person_picture
+from comfyui_anydressing.training.dressing.export import START
+from comfyui_anydressing.training.model.adapter import Adapter
+from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
+from comfyui_anydressing.training.paper_doll.world import write_dataset
 from safetensors.torch import load_file
 
 from dev.server import ComfyServer
@@ -124,7 +124,7 @@ def trainer(people, checkpoint, tokenizer):
 
 def anydressing(root, *arguments):
     """Run the command in a process of its own."""
-    command = [sys.executable, root / "tests" / "training" / "command_entry.py", *arguments]
+    command = [sys.executable, root / "tests" / "support" / "command_entry.py", *arguments]
     result = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 

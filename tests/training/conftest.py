@@ -15,9 +15,9 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo
 from comfyui_anydressing.anydressing_core.sites import UNetShape
-from comfyui_anydressing.training.adapter import Adapter
-from comfyui_anydressing.training.dressing_model import DressingModel
-from comfyui_anydressing.training.paper_doll import write_dataset
+from comfyui_anydressing.training.model.adapter import Adapter
+from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.paper_doll.world import write_dataset
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -75,7 +75,7 @@ def make_model(unet, make_info):
 
 # ---- the command, run as a process ----------------------------------------------------------------------------------
 
-ENTRY = Path(__file__).with_name("command_entry.py")
+ENTRY = Path(__file__).parents[1] / "support" / "command_entry.py"
 
 
 class Process:

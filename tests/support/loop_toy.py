@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A task of a few numbers for the tests of the loop, and the ways in which it can go wrong.
+
+As a script it trains in a folder, so that launchers can be tested: `python loop_toy.py FOLDER [SETTING ...]`, or with
+`--serve` in a process for each request (see fork_server.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from rich.console import Console
+from torch import nn
+
+if "comfyui_anydressing" not in sys.modules:  # a script
+    ROOT = Path(__file__).parents[2]
+    SPEC = importlib.util.spec_from_file_location(
+        "comfyui_anydressing", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    sys.modules["comfyui_anydressing"] = importlib.util.module_from_spec(SPEC)
+
+from comfyui_anydressing.training.run.config import RunConfig, parse_config
+from comfyui_anydressing.training.run.loop import Terms
+from comfyui_anydressing.training.run.start import end_one_of_several, train
+
+ITEMS = 12
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What goes wrong, and in which process (None: in all). Steps count from 0.
+
+    largest: more samples at once are out of memory. seconds: what a micro-batch takes. bad_loss, bad_gradient: steps.
+    bad_sample: the first step whose samples cannot be read. preview_steps: of 0.05 s each. full_disk: no checkpoint can be
+    written.
+    """
+
+    largest: int = 1000
+    seconds: float = 0.0
+    bad_loss: tuple[int, ...] = ()
+    bad_gradient: tuple[int, ...] = ()
+    bad_preview: bool = False
+    bad_sample: int | None = None
+    preview_steps: int = 1
+    full_disk: bool = False
+    process: int | None = None
+
+
+class ToyData:
+    """Points on a plane, moved and sometimes dropped by chance."""
+
+    def __init__(self, digest, broken=None):
+        self.digest, self._broken = digest, broken
+        self._points = torch.randn(ITEMS, 6, generator=torch.Generator().manual_seed(5))
+
+    def __len__(self):
+        return ITEMS
+
+    def name(self, item):
+        return f"person {item}"
+
+    def sample(self, draw):
+        if self._broken is not None and draw.step >= self._broken:
+            raise ValueError("a picture is gone")
+        point = self._points[draw.item] + 0.1 * draw.normal((6,), "noise")
+        dropped = draw.uniform("dropped") < 0.3
+        return {"point": point * (not dropped), "target": draw.normal((4,), "target"), "step": draw.step}
+
+    def collate(self, samples):
+        joined = {name: torch.stack([sample[name] for sample in samples]) for name in ("point", "target")}
+        return {**joined, "step": torch.tensor([sample["step"] for sample in samples])}
+
+
+class Toy:
+    """Learns targets from points. seen: the sizes of its micro-batches. previews: step and first weight of each."""
+
+    def __init__(self, place, trouble, digest="points"):
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Linear(4, 4))
+        self.module[3].requires_grad_(False)
+        struck = trouble.process in (None, place.accelerator.process_index)
+        self.trouble = trouble if struck else Trouble(seconds=trouble.seconds)
+        self.data = ToyData(digest, self.trouble.bad_sample)
+        if self.trouble.full_disk:
+            place.run.save = full_disk
+        self.seen, self.previews = [], []
+
+    def losses(self, batch, *, measure):
+        trouble, step = self.trouble, int(batch["step"][0])
+        self.seen.append(len(batch["point"]))
+        time.sleep(trouble.seconds)
+        if len(batch["point"]) > trouble.largest:
+            raise torch.OutOfMemoryError("the toy is full")
+        loss = (self.module(batch["point"]) - batch["target"]).square().mean()
+        if step in trouble.bad_loss:
+            loss = loss * torch.nan
+        if step in trouble.bad_gradient:
+            loss = loss + (0 * self.module[0].weight).sum().square().sqrt()  # 0, its gradient inf * 0
+        parts = {"square": loss.detach()} | ({"gradient of square": 1.0} if measure else {})
+        return Terms(loss, parts)
+
+    def preview(self, step, watch):
+        for done in range(self.trouble.preview_steps):
+            watch(done, self.trouble.preview_steps)
+            time.sleep(0.05)
+        self.previews.append((step, float(self.module[0].weight.detach()[0, 0])))
+        torch.rand(3)
+        if self.trouble.bad_preview:
+            raise RuntimeError("no canvas")
+
+
+def full_disk(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def toy_config(folder, *overrides):
+    """A run of 20 steps: accumulation, an average and a falling rate."""
+    text = f"""
+        folder = '{folder}'
+        steps = 20
+        data = {{ manifest = "none", batch = 2, accumulate = 2, workers = 0 }}
+        optimizer = {{ learning_rate = 0.01, average = 0.9, schedule = "cosine", warmup = 3 }}
+        checkpoints = {{ every = 10 }}
+        preview = {{ every = 0 }}
+    """
+    return parse_config(text, "the toy", overrides, RunConfig)
+
+
+def train_toy(config, trouble=Trouble(), *, resume=False, console=None, digest="points"):
+    """Returns how the run ended and the task."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps it for the life of a process
+    GradientState._reset_state()
+    tasks = []
+
+    def make(config, place):
+        tasks.append(Toy(place, trouble, digest))
+        return tasks[0]
+
+    outcome = train(config, make, resume=resume, console=console or Console(quiet=True, force_terminal=False))
+    return outcome, tasks[0]
+
+
+def answer(request):
+    """Train as a request says. Returns what the command line would: 0, 128 + signal, or 1 for a refusal, which is said."""
+    try:
+        config = parse_config(request["config"], "the toy", (), RunConfig)
+        outcome, _ = train_toy(config, Trouble(**request["trouble"]), resume=request["resume"])
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0 if outcome.interrupted is None else 128 + outcome.interrupted
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--serve"]:
+        from fork_server import serve
+
+        serve(answer)
+    else:
+        train_toy(toy_config(*sys.argv[1:]))
+        end_one_of_several(0)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The data format: strict, and never leading out of its folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from comfyui_anydressing.training.data.manifest import plain_caption, read_manifest, safe_relative_path
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+GOOD = {
+    "id": "a1",
+    "image": "people/a1.png",
+    "caption": "a woman waving in a park",
+    "split": "train",
+    "garments": [
+        {"slot": "upper", "image": "garments/a1_upper.png", "kind": "inshop", "mask": "masks/a1_upper.png"},
+        {"slot": "lower", "image": None, "kind": "crop", "mask": "masks/a1_lower.png"},
+    ],
+}
+
+
+def write(folder, *lines):
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    return path
+
+
+def changed(**changes):
+    return {**copy.deepcopy(GOOD), **changes}
+
+
+def with_garment(**changes):
+    line = copy.deepcopy(GOOD)
+    line["garments"][0].update(changes)
+    return line
+
+
+def test_a_good_manifest_reads(tmp_path):
+    manifest = read_manifest(write(tmp_path, GOOD, "", changed(id="a2", split="held_out")))
+    assert [item.id for item in manifest.of_split("train")] == ["a1"]
+    assert manifest.items[0].garments[1].image is None
+    assert manifest.path("people/a1.png") == tmp_path / "people/a1.png"
+
+
+def test_the_digest_is_the_files(tmp_path):
+    one = read_manifest(write(tmp_path, GOOD)).digest
+    assert one != read_manifest(write(tmp_path, changed(caption="another"))).digest
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "not one JSON object"),
+        ("[]", "Input should be"),
+        ("[" * 50_000, "not one JSON object"),
+        (changed(id="../a"), "id: String should match"),
+        (changed(caption=" \n"), "caption: .*visible characters"),
+        (changed(caption="x" * 3000), "caption: .*visible characters"),
+        (changed(split="test"), "split"),
+        (changed(garments=[]), "garments"),
+        (changed(image="../secret.png"), "image: .*stays inside"),
+        (changed(image="/etc/passwd"), "image: .*stays inside"),
+        (changed(person_mask="../mask.png"), "person_mask: .*stays inside"),
+        (changed(labels="a woman"), "labels"),
+        (with_garment(mask="C:\\mask.png"), r"garments\.0\.mask: .*stays inside"),
+        (with_garment(mask="a\\..\\b.png"), "stays inside"),
+        (with_garment(image="x\0y.png"), "stays inside"),
+        (with_garment(slot="Upper"), r"garments\.0\.slot"),
+        (with_garment(image=None), "crop"),
+        (with_garment(kind="crop"), "crop"),
+        (json.dumps(GOOD)[:-1] + ',"x":"' + "y" * 100_001 + '"}', "bytes long"),
+    ],
+    ids=range(19),
+)
+def test_a_bad_line_is_named_with_its_number(tmp_path, line, words):
+    with pytest.raises(ValueError, match=f"(?s)line 2 of 'manifest.jsonl'.*{words}.*What to do"):
+        read_manifest(write(tmp_path, GOOD, line))
+
+
+def test_an_id_twice_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'a1' stands there twice"):
+        read_manifest(write(tmp_path, GOOD, GOOD))
+
+
+def test_an_empty_manifest_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no person"):
+        read_manifest(write(tmp_path, ""))
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    with pytest.raises(ValueError, match="anydressing data"):
+        read_manifest(tmp_path / "manifest.jsonl")
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"")
+    (tmp_path / "data" / "link.png").symlink_to(tmp_path / "secret.png")
+    manifest = read_manifest(write(tmp_path / "data", changed(image="link.png")))
+    with pytest.raises(ValueError, match="leads out of the data folder"):
+        manifest.path("link.png")
+
+
+def test_unknown_keys_are_told_once(tmp_path, caplog):
+    read_manifest(write(tmp_path, changed(pose="T"), changed(id="a2", pose="A")))
+    assert caplog.messages == ["manifest.jsonl: the key 'pose' is not read."]
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.text(max_size=30))
+def test_no_accepted_path_leaves_the_folder(path):
+    try:
+        safe_relative_path(path)
+    except ValueError:
+        return
+    depth = 0
+    for part in path.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        assert depth >= 0
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.text(max_size=60))
+def test_an_accepted_caption_is_one_visible_line(caption):
+    try:
+        text = plain_caption(caption)
+    except ValueError:
+        return
+    assert text.strip() == text
+    assert text.isprintable()
+    assert plain_caption(text) == text

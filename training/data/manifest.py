@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The data format: `manifest.jsonl`, one person a line, with the garments that she wears and where they show.
+
+    {"id": "a1", "image": "people/a1.png", "caption": "a woman waving in a park", "split": "train", "garments": [
+        {"slot": "upper", "image": "garments/a1_upper.png", "kind": "inshop", "mask": "masks/a1_upper.png"},
+        {"slot": "lower", "image": null, "kind": "crop", "mask": "masks/a1_lower.png"}]}
+
+Paths are relative to the manifest and stay inside its folder. A garment of kind `crop` has no picture of its own: it is cut
+out of the person's (Sec. 7.2). A painted data set also says what it knows for certain: `person_mask`, the mask of the
+whole person; `labels`, the truth about person and garments; `size`, height and width, and `hats`, the share of people
+with one. Unknown keys are kept out of the data and told once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Slot = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+
+LONGEST_CAPTION = 2000
+LONGEST_LINE = 100_000
+
+logger = logging.getLogger(__name__)
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class WornGarment(_Line):
+    """One garment of one person. image: the garment laid flat, None for a crop. mask: where it shows on the person."""
+
+    slot: Slot
+    image: str | None
+    kind: Literal["inshop", "crop"]
+    mask: str
+
+    @field_validator("image", "mask")
+    @classmethod
+    def _inside(cls, path: str | None) -> str | None:
+        return None if path is None else safe_relative_path(path)
+
+    @model_validator(mode="after")
+    def _pictured(self) -> WornGarment:
+        if (self.image is None) != (self.kind == "crop"):
+            raise ValueError("a garment of kind 'crop' has image null, one of kind 'inshop' has a picture")
+        return self
+
+
+class Item(_Line):
+    """One person: picture, caption, split and what she wears. The last four are None where nobody knows them.
+
+    size: height, width. labels: in the words of `paper_doll.LABEL_SPACES`.
+    """
+
+    id: Name
+    image: str
+    caption: str
+    split: Literal["train", "held_out"] = "train"
+    garments: Annotated[tuple[WornGarment, ...], Field(min_length=1, max_length=8)]
+    person_mask: str | None = None
+    size: tuple[int, int] | None = None
+    hats: float | None = None
+    labels: dict[str, Any] | None = None
+
+    @field_validator("image", "person_mask")
+    @classmethod
+    def _inside(cls, path: str | None) -> str | None:
+        return None if path is None else safe_relative_path(path)
+
+    @field_validator("caption")
+    @classmethod
+    def _plain(cls, caption: str) -> str:
+        return plain_caption(caption)
+
+
+class Manifest:
+    """A read manifest. folder: what its paths are relative to. digest: the sha256 of the file's bytes."""
+
+    def __init__(self, folder: Path, items: list[Item], digest: str) -> None:
+        self.folder, self.items, self.digest = folder, items, digest
+
+    def of_split(self, split: str) -> list[Item]:
+        return [item for item in self.items if item.split == split]
+
+    def path(self, relative: str) -> Path:
+        """Where a file lies. Raises ValueError when a link leads it out of the manifest's folder."""
+        path = self.folder / relative
+        # Not Path.resolve, which raises RuntimeError for links in a circle.
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder)):
+            raise ValueError(
+                f"{relative!r} leads out of the data folder {str(self.folder)!r}.\n"
+                "It is, or lies behind, a link to somewhere else.\nWhat to do: copy the file into the folder."
+            )
+        return path
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest. Raises ValueError naming line and field."""
+    if not path.is_file():
+        raise ValueError(
+            f"manifest: {str(path)!r} is not a file.\nTraining data is described by a manifest.jsonl.\n"
+            "What to do: name one, or make one with `anydressing data`."
+        )
+    data = path.read_bytes()
+    items = list(_items(data, path.name))
+    if not items:
+        raise _problem(path.name, 1, "it holds no person")
+    return Manifest(path.parent, items, hashlib.sha256(data).hexdigest())
+
+
+def safe_relative_path(path: str) -> str:
+    """Return a relative path with forward slashes that stays where it is; raise ValueError for any other."""
+    parts = PurePosixPath(path).parts
+    foreign = "\\" in path or ":" in path or "\0" in path
+    if not parts or foreign or path.startswith("/") or ".." in parts:
+        raise ValueError(f"{path!r} must be a relative path with forward slashes that stays inside the folder")
+    return path
+
+
+def plain_caption(caption: str) -> str:
+    """Normalise a caption: one line, composed characters, no control or invisible formatting ones."""
+    spaced = "".join(" " if character.isspace() else character for character in unicodedata.normalize("NFC", caption))
+    kept = "".join(c for c in spaced if not unicodedata.category(c).startswith("C"))
+    text = " ".join(kept.split())
+    if not text or len(text) > LONGEST_CAPTION:
+        raise ValueError(f"a caption has 1 to {LONGEST_CAPTION} visible characters, got {len(text)}")
+    return text
+
+
+def _items(data: bytes, name: str) -> Iterator[Item]:
+    seen: set[str] = set()
+    told: set[str] = set()
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        item = _item(line, name, number)
+        if item.id in seen:
+            raise _problem(name, number, f"id: {item.id!r} stands there twice")
+        seen.add(item.id)
+        _tell_unknown_keys(line, name, told)
+        yield item
+
+
+def _item(line: bytes, name: str, number: int) -> Item:
+    if len(line) > LONGEST_LINE:
+        raise _problem(name, number, f"it is {len(line)} bytes long, at most {LONGEST_LINE} are read")
+    try:
+        return Item.model_validate(json.loads(line))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise _problem(name, number, "it is not one JSON object") from error
+    except ValidationError as error:
+        found = error.errors()[0]
+        field = ".".join(str(part) for part in found["loc"]) or "it"
+        raise _problem(
+            name, number, f"{field}: {found['msg'].removeprefix('Value error, ')}, got {found['input']!r:.80}"
+        ) from error
+
+
+def _tell_unknown_keys(line: bytes, name: str, told: set[str]) -> None:
+    entry: dict[str, Any] = json.loads(line)
+    unknown = set(entry) - set(Item.model_fields)
+    for garment in entry["garments"]:
+        unknown |= {f"garments.{key}" for key in set(garment) - set(WornGarment.model_fields)}
+    for key in sorted(unknown - told):
+        logger.warning("%s: the key %r is not read.", name, key)
+    told |= unknown
+
+
+def _problem(name: str, number: int, why: str) -> ValueError:
+    return ValueError(
+        f"manifest: line {number} of {name!r} cannot be used.\n{why}.\n"
+        "What to do: correct that line; the format stands at the top of training/data/manifest.py."
+    )

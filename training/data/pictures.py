@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a picture file to what is trained on: people, garments laid flat or cut out, and the masks of where they show.
+
+People and masks are scaled until they cover the resolution and cropped to their centre; garments are padded onto white,
+never stretched (decision D10). A file that cannot be used raises `BadPictureError`, which names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ...anydressing_core.canvas import canvas_mask, foreground_cells, garment_canvas
+from ...anydressing_core.safetensors_header import quote
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""What is read; other decoders of Pillow start programs or are rarely looked after."""
+
+MOST_PIXELS = 89_478_485
+"""Pillow's own limit, where it would only warn: a small file can unfold into gigabytes."""
+
+MASK_THRESHOLD = 128
+CUT_OUT_MARGIN = 0.05
+"""White around a cut-out garment, as a share of its longer side."""
+
+GREYS = range(26, 230)
+"""What is clearly neither black nor white: a tenth of the way from both."""
+
+Pixels = NDArray[np.uint8]
+"""A picture, (H, W, 3)."""
+
+Size = tuple[int, int]
+Fault = Literal["unreadable", "mask size", "empty mask", "cut off", "blank"]
+
+
+class BadPictureError(ValueError):
+    """Says which file cannot be used, and why; `fault` is the sort of reason."""
+
+    def __init__(self, file: str, why: str, fault: Fault = "unreadable") -> None:
+        super().__init__(f"{file}: {why}")
+        self.file, self.why, self.fault = file, why, fault
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture file as it was first seen. name: as the manifest spells it. sha256: of its bytes."""
+
+    name: str
+    path: Path
+    sha256: str
+
+    @classmethod
+    def find(cls, name: str, path: Path) -> Source:
+        """Look at a file. Raises BadPictureError when it cannot be read."""
+        return cls(name, path, hashlib.sha256(_content(name, path)).hexdigest())
+
+    def read(self) -> bytes:
+        """The bytes, those of `sha256`. Raises BadPictureError for any others."""
+        content = _content(self.name, self.path)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise BadPictureError(self.name, "the file changed after it was first read")
+        return content
+
+
+def person_picture(person: Source, resolution: Size) -> Tensor:
+    """The person, scaled to cover the resolution (height, width) and cropped: (3, H, W) in [-1, 1]."""
+    height, width = resolution
+    return _tensor(ImageOps.fit(_decoded(person, "RGB"), (width, height), Image.Resampling.LANCZOS))
+
+
+def worn_mask(mask: Source, person: Source, resolution: Size) -> Tensor:
+    """Where a garment shows on the person, cropped as the person is: (H, W) bool, somewhere true."""
+    height, width = resolution
+    shape, _ = _shape_on(mask, person)
+    fitted = np.array(ImageOps.fit(shape, (width, height), Image.Resampling.BOX)) >= MASK_THRESHOLD
+    if not fitted.any():
+        why = f"nothing of the mask is left in the picture's centre, {width} x {height}"
+        raise BadPictureError(mask.name, why, "cut off")
+    return torch.from_numpy(fitted)
+
+
+def flat_lay(garment: Source, resolution: Size) -> tuple[Tensor, Tensor]:
+    """A garment laid flat: its canvas (3, H, W) in [-1, 1], and which latent cells show it, (h, w) bool."""
+    canvas = garment_canvas(_tensor(_decoded(garment, "RGB"))[None], *resolution)
+    return _with_cells(garment, canvas, foreground_cells(canvas))
+
+
+def cut_out(person: Source, mask: Source, resolution: Size) -> tuple[Tensor, Tensor]:
+    """A garment cut out of the person's picture onto white; returns what `flat_lay` does."""
+    shape, (left, top, right, bottom) = _shape_on(mask, person)
+    margin = round(CUT_OUT_MARGIN * max(right - left, bottom - top))
+    # Outside of the picture both are zero, and where the mask is, garment_canvas paints white.
+    box = (left - margin, top - margin, right + margin, bottom + margin)
+    picture = _tensor(_decoded(person, "RGB").crop(box))[None]
+    cut = torch.from_numpy(np.array(shape.crop(box)) > 0).float()[None, None]
+    canvas = garment_canvas(picture, *resolution, cut)
+    return _with_cells(mask, canvas, foreground_cells(canvas, canvas_mask(cut, *resolution)))
+
+
+@lru_cache(maxsize=1024)  # a PNG is decoded to its end to learn which way is up, and each mask asks for its person
+def picture_size(source: Source) -> Size:
+    """Height and width of the upright picture."""
+    with _opened(source) as image:
+        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+        return image.size if sideways else (image.height, image.width)
+
+
+def grey_share(mask: Source) -> float:
+    """The share of a mask's pixels that are neither black nor white."""
+    counts = _decoded(mask, "L").histogram()
+    return sum(counts[value] for value in GREYS) / sum(counts)
+
+
+def _content(name: str, path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # asked before opening: opening a pipe would wait for ever
+        raise BadPictureError(name, "it is a folder or a device, not a file")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BadPictureError(name, "there is no such file") from error
+    except OSError as error:
+        raise BadPictureError(name, f"it cannot be read ({error.strerror})") from error
+
+
+def _decoded(source: Source, mode: Literal["RGB", "L"]) -> Image.Image:
+    """The upright picture without transparency: over white for colours, over black for masks."""
+    with _opened(source) as image:
+        upright = _eight_bit(ImageOps.exif_transpose(image))
+        if upright.has_transparency_data:
+            background = Image.new("RGBA", upright.size, "white" if mode == "RGB" else "black")
+            upright = Image.alpha_composite(background, upright.convert("RGBA"))
+        return upright.convert(mode)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
+    content = source.read()
+    too_large = BadPictureError(source.name, f"it has more than {MOST_PIXELS:,} pixels")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise too_large
+            yield image
+    except BadPictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise too_large from error
+    except UnidentifiedImageError as error:
+        raise BadPictureError(source.name, f"it is not a picture in one of {', '.join(FORMATS)}") from error
+    except Exception as error:
+        # Pillow's decoders raise errors of all kinds when a file is broken.
+        raise BadPictureError(source.name, f"it is damaged or incomplete: {quote(str(error))}") from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith(("I", "F")):
+        return image
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range nobody knows")
+    sixteen_bit = np.asarray(image).astype(np.int64).clip(0, 65535)
+    return Image.fromarray(((sixteen_bit + 128) // 257).astype(np.uint8))
+
+
+def _shape_on(mask: Source, person: Source) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """A mask in black and white, and the box of what is white."""
+    shape = _decoded(mask, "L").point([255 if value >= MASK_THRESHOLD else 0 for value in range(256)])
+    (width, height), (high, wide) = shape.size, picture_size(person)
+    if (width, height) != (wide, high):
+        why = f"the mask is {width} x {height} pixels, its person {wide} x {high}"
+        raise BadPictureError(mask.name, why, "mask size")
+    box = shape.getbbox()
+    if box is None:
+        why = f"the mask is empty: no pixel is {MASK_THRESHOLD} of 255 or brighter"
+        raise BadPictureError(mask.name, why, "empty mask")
+    return shape, box
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _with_cells(source: Source, canvas: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    if not cells.any():
+        raise BadPictureError(source.name, "no garment can be seen on white", "blank")
+    return canvas[0], cells

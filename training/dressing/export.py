@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a run to the file that ComfyUI opens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...anydressing_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ...anydressing_core.checkpoint_info import CheckpointInfo
+from ...anydressing_core.safetensors_header import refusal
+from ..run.config import parse_config
+from ..run.folder import CONFIG, RunFolder
+
+START = "start.safetensors"
+"""In a run's folder: the AnyDressing file as it was before step 0. What a checkpoint lacks, a finished file takes from it."""
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+"""How an exported file may keep its numbers, what is preferred first."""
+
+
+def export_run(
+    folder: Path,
+    out: Path,
+    *,
+    step: int | None = None,
+    dtype: str | None = None,
+    title: str | None = None,
+    author: str | None = None,
+) -> CheckpointInfo:
+    """Write a run's AnyDressing file and return what it says of itself.
+
+    step: of a checkpoint, the newest when None. dtype: one of DTYPES; None is the first that keeps every bit of what
+    the run left alone, so that a garment kind can be added to a file of any dtype. Raises ValueError when `folder` is no such run, the checkpoint is
+    missing or damaged, a value does not fit the dtype, or `out` is not named `.safetensors`.
+    """
+    if out.suffix != ".safetensors":
+        raise refusal(
+            f"{str(out)!r}", "is not a file's name for this", "ComfyUI lists .safetensors files.", "say x.safetensors."
+        )
+    finished, trained = _file_and_trained(RunFolder.open(folder), step)
+    untouched = [tensor for name, tensor in finished.tensors.items() if name not in trained]
+    dtype = dtype or next(name for name in DTYPES if all(_fits(tensor, DTYPES[name]) for tensor in untouched))
+    info = replace(finished.info, title=title or finished.info.title, author=author or finished.info.author)
+    tensors = {name: tensor.to(DTYPES[dtype]) for name, tensor in finished.tensors.items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(out, Checkpoint(info, tensors))
+    return info
+
+
+def finished_file(run: RunFolder, step: int | None = None) -> Checkpoint:
+    """The AnyDressing file of a run as it stands at a checkpoint, the newest when None; averaged if the run averages.
+
+    Raises ValueError when the run has no checkpoint yet, or not that one.
+    """
+    return _file_and_trained(run, step)[0]
+
+
+def _file_and_trained(run: RunFolder, step: int | None) -> tuple[Checkpoint, set[str]]:
+    """A run's file, and the names of the tensors in it that the run trains."""
+    if not (run.path / START).is_file():
+        why = f"It holds no {START}: only `anydressing train` makes AnyDressing files."
+        raise refusal(f"The run in {str(run.path)!r}", "has nothing to export", why, "name the folder of such a run.")
+    step, trained = run.trained(step)
+    start = load_checkpoint(run.path / START)
+    named = {name.removeprefix("adapter."): tensor for name, tensor in trained.items()}
+    # A resumed run may have been given other settings than at its start: how long it goes, what it shows and keeps.
+    config = parse_config(run.config, str(run.path / CONFIG))
+    info = replace(start.info, steps=start.info.steps + step, training_config_hash=config.digest)
+    return Checkpoint(info, {**start.tensors, **named}), set(named)
+
+
+def _fits(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a tensor can be kept in a dtype to the bit."""
+    return torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)

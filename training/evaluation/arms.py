@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ablation's arms: what each leaves out of AnyDressing, or does otherwise.
+
+The paper's Table 3 builds up from Base: one reference pass that all garments share (+GFE: a LoRA and a pass for each
+garment; +IGL: L_loc; +GTL: L_texture). With the paper's lambda2 = 0.001 L_perc and L_hf each pull some 400 times less
+than L_LDM here; at 0.1 a quarter as hard. The other arms are places where it is silent or contradicts itself, and two yardsticks:
+training-free, and garments pooled to a few tokens as IP-Adapter does with its image prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...anydressing_core.dressing_attention import GarmentKV
+from ..model.adapter import Adapter
+from ..model.dressing import DressingModel, Outfits
+from ..model.processors import GarmentsRole, garment_features
+
+POOLED_TOKENS = 4
+
+
+class SharedReference(DressingModel):
+    """All garments of a person side by side in one picture, which GarmentsNet reads in one pass without LoRAs."""
+
+    def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
+        """K' and V' as of the parent; a garment that somebody lacks is a blank place in her picture."""
+        own = _unrolled(outfits)
+        people, most = outfits.worn.shape
+        height, width = own.latents.shape[-2:]
+        picture = rearrange(own.latents, "(b n) c h w -> b c h (n w)", n=most)
+        role = GarmentsRole({}, self.adapter.info.feature_tap)
+        features = garment_features(self.unet, picture.to(self.unet.dtype), role)
+        sites = {site.key: site.grid(height, most * width) for site in self.adapter.info.unet.sites}
+        apart = {
+            key: rearrange(features[key], "b (h n w) c -> (b n) (h w) c", b=people, h=grid[0], n=most)
+            for key, grid in sites.items()
+        }
+        return self._laid_out(apart, own, maps)
+
+
+class PooledTokens(DressingModel):
+    """Each garment as POOLED_TOKENS tokens, made from the means of its features: colours without places."""
+
+    def __init__(self, unet: UNet2DConditionModel, adapter: Adapter) -> None:
+        super().__init__(unet, adapter)
+        channels = [site.channels for site in adapter.info.unet.sites]
+        self.project = nn.ModuleDict(
+            {str(width): nn.Linear(sum(channels), POOLED_TOKENS * width) for width in sorted(set(channels))}
+        )
+
+    def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
+        """K' and V' of the pooled tokens."""
+        with torch.no_grad():
+            role = GarmentsRole({}, self.adapter.info.feature_tap)
+            features = garment_features(self.unet, outfits.latents.to(self.unet.dtype), role)
+            pooled = torch.cat([features[site.key].float().mean(1) for site in self.adapter.info.unet.sites], dim=1)
+            pooled = functional.layer_norm(pooled, pooled.shape[1:])
+        tokens = {
+            width: rearrange(project(pooled), "g (t c) -> g t c", t=POOLED_TOKENS)
+            for width, project in self.project.items()
+        }
+        normed = {
+            site.key: functional.layer_norm(tokens[str(site.channels)], (site.channels,)).to(self.unet.dtype)
+            for site in self.adapter.info.unet.sites
+        }
+        return self._laid_out(normed, outfits, maps)
+
+
+def _unrolled(outfits: Outfits) -> Outfits:
+    """Every person's garments for herself alone: B N garments, blank where she lacks one."""
+    worn = outfits.worn
+    index = worn.clamp(min=0).flatten()
+    latents = outfits.latents[index] * (worn >= 0).flatten()[:, None, None, None]
+    return replace(
+        outfits,
+        latents=latents,
+        slots=[outfits.slots[place] for place in index.tolist()],
+        worn=torch.where(worn >= 0, torch.arange(worn.numel(), device=worn.device).view_as(worn), -1),
+        cells=None if outfits.cells is None else outfits.cells[index],
+    )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """settings: of `anydressing train`, by dotted name, beside those that all arms share. model: around the adapter.
+
+    of: the arm whose weights it shows, for one that trains nothing itself. half: garments at half their size. strength:
+    lambda of Eq. 6 while sampling. start: before the first step. seeds: how many are wanted.
+    """
+
+    title: str
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    model: type[DressingModel] = DressingModel
+    of: str | None = None
+    half: bool = False
+    strength: float = 1.0
+    start: bool = False
+    seeds: int = 1
+
+
+_LDM_ALONE = {"losses.localisation": 0.0, "losses.texture": 0.0}
+
+ARMS: Mapping[str, Arm] = MappingProxyType(
+    {
+        "training-free": Arm("training-free", of="no_null", start=True),
+        "faint": Arm("training-free, strength 0.2", of="no_null", start=True, strength=0.2),
+        "pooled": Arm("pooled tokens, as IP-Adapter's", _LDM_ALONE, PooledTokens),
+        "base": Arm("Base: one shared reference pass", _LDM_ALONE, SharedReference, seeds=3),
+        "gfe": Arm("+GFE", _LDM_ALONE, seeds=3),
+        "igl": Arm("+GFE+IGL", {"losses.texture": 0.0}, seeds=3),
+        "full": Arm("+GFE+IGL+GTL", seeds=3),
+        "texture": Arm("GTL with lambda2 = 0.1", {"losses.texture": 0.1}),
+        "more_texture": Arm("GTL with lambda2 = 0.3", {"losses.texture": 0.3}),
+        "attn_output": Arm("D1: features are attention's output", {"adapter.feature_tap": "attn_output"}),
+        "no_null": Arm("D2: no null token", {"adapter.null_token": False}, seeds=3),
+        "foreground": Arm("tokens of the garment alone", {"adapter.garment_tokens": "foreground"}),
+        "half": Arm("garments at half size", of="full", half=True),
+        "strength": Arm("D8: strength 0.7", of="full", strength=0.7),
+        "mse": Arm(
+            "D6: L_loc and L_hf as mean squares",
+            {"losses.localisation_reduction": "mse", "losses.high_frequency_reduction": "mse"},
+        ),
+    }
+)
+"""By name, in the order of the page."""
+
+
+def arm_tensors(model: DressingModel, trained: Mapping[str, Tensor]) -> None:
+    """Put a run's trained tensors, named as the loop names them, into a model of the same arm."""
+    missing = set(trained) - set(model.state_dict())
+    assert not missing, missing
+    model.load_state_dict({**model.state_dict(), **trained})

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One training step's forward pass: GarmentsNet over all garments of a batch, then DressingNet over its people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from ...anydressing_core.canvas import foreground_tokens
+from ...anydressing_core.dressing_attention import GarmentKV, garment_kv, project_garment
+from ...anydressing_core.sites import AttentionSite
+from .adapter import Adapter
+from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
+
+
+@dataclass(frozen=True)
+class Outfits:
+    """What the people of a batch wear.
+
+    latents: (G, 4, h, w), all garments of the batch, the VAE's mode, scaled. slots: the kind of each, (G,).
+    worn: (B, N) long, which garments each person wears, -1 where fewer than N. Everybody wears at least one.
+    cells: (G, h, w) bool, which latent cells show the garment; None when all its tokens take part.
+    """
+
+    latents: Tensor
+    slots: Sequence[str]
+    worn: Tensor
+    cells: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """noise: (B, 4, h, w). maps: site key -> A (B, L, N), zero for garments that a person does not wear."""
+
+    noise: Tensor
+    maps: dict[str, Tensor]
+
+
+class DressingModel(nn.Module):
+    """The frozen U-Net in both roles, and the adapter that is trained.
+
+    The U-Net is no submodule: it is not trained, saved or synchronised with the adapter.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, adapter: Adapter) -> None:
+        super().__init__()
+        install(unet)
+        self.adapter = adapter
+        self._frozen = (unet,)
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        return self._frozen[0]
+
+    def forward(
+        self, noisy: Tensor, timestep: Tensor, text: Tensor, outfits: Outfits, strength: float = 1.0
+    ) -> Prediction:
+        """Predict the noise of dressed people.
+
+        noisy: (B, 4, h, w). timestep: (B,), 0..999. text: (B, 77, C_text). strength: lambda, 1 in training (D8). The
+        U-Net computes in its own dtype.
+        """
+        role = DressingRole(self.garments(outfits), strength)
+        dtype = self.unet.dtype
+        noise = dressed_prediction(self.unet, noisy.to(dtype), timestep, text.to(dtype), role)
+        return Prediction(noise + self._anchor().to(noise), role.maps)
+
+    def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
+        """Run GarmentsNet over all garments in parallel and lay their K' and V' out, person by person."""
+        role = GarmentsRole(self.adapter.loras(outfits.slots), self.adapter.info.feature_tap)
+        return self._laid_out(garment_features(self.unet, outfits.latents.to(self.unet.dtype), role), outfits, maps)
+
+    def _laid_out(self, features: Mapping[str, Tensor], outfits: Outfits, maps: bool) -> dict[str, GarmentKV]:
+        """features: site key -> (G, L_g, C)."""
+        return {
+            site.key: self._at_site(site, features[site.key], outfits, maps) for site in self.adapter.info.unet.sites
+        }
+
+    def _at_site(self, site: AttentionSite, features: Tensor, outfits: Outfits, maps: bool) -> GarmentKV:
+        dressing = self.adapter.site(site.key)
+        to_k, to_v = (weight.to(features) for weight in (dressing.to_k.weight, dressing.to_v.weight))
+        key, value = project_garment(features, to_k, to_v)  # -> (G, L_g, C)
+        present = outfits.worn >= 0  # -> (B, N)
+        index = outfits.worn.clamp(min=0)
+        null = dressing.null
+        return garment_kv(
+            list(key[index].unbind(1)),
+            list(value[index].unbind(1)),
+            self.adapter.info.unet.heads,
+            null=None if null is None else (null[0].to(features), null[1]),
+            token_mask=self._token_mask(site, outfits, present, index, key.shape[1]),
+            maps=maps,
+        )
+
+    def _token_mask(
+        self, site: AttentionSite, outfits: Outfits, present: Tensor, index: Tensor, tokens: int
+    ) -> Tensor | None:
+        """(B, M) bool, or None when everybody wears N garments with all their tokens."""
+        if outfits.cells is None:
+            return None if present.all() else present.repeat_interleave(tokens, dim=1)
+        grid = site.grid(*outfits.cells.shape[-2:])
+        kept = torch.stack([foreground_tokens(cells, grid) for cells in outfits.cells])  # -> (G, L_g)
+        return (kept[index] & present[:, :, None]).flatten(1)
+
+    def _anchor(self) -> Tensor:
+        """Zero, through every trained parameter.
+
+        In a distributed run each must receive a gradient on every process, also the LoRA of a garment kind that this
+        batch lacks, or one that comes after the last feature.
+        """
+        return torch.stack([0.0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()

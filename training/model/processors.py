@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""AnyDressing on diffusers' U-Net: one frozen module plays both roles, GarmentsNet and DressingNet.
+
+The role of a call travels in `cross_attention_kwargs`, never in a flag on the module: gradient checkpointing runs a
+block again during the backward pass and must find the same role. `install` once, then call `garment_features` and
+`dressed_prediction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from einops import rearrange
+from torch import Tensor
+
+from ...anydressing_core.dressing_attention import GarmentKV, dressing_attention, scaled_dot_product
+from ...anydressing_core.lora import grouped_lora
+from ...anydressing_core.sites import AttentionSite, UNetShape
+
+Lora = tuple[Tensor, Tensor, Tensor]
+"""Stacked for the garments of one call: down (N, rank, C), up (N, C, rank), scale (N,)."""
+
+
+@dataclass(frozen=True)
+class GarmentsRole:
+    """GarmentsNet: add each garment's LoRA, silence text, keep features.
+
+    loras: site key -> target (q, k, v, out) -> Lora; what is absent stays frozen. feature_tap: as in the file.
+    features: filled by the call, site key -> (N, L_g, C).
+    """
+
+    loras: Mapping[str, Mapping[str, Lora]]
+    feature_tap: str
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DressingRole:
+    """DressingNet: attend to the garments at every site.
+
+    garments: site key -> K' and V'. strength: lambda. maps: filled by the call where the garments were laid out with
+    maps, site key -> A (B, L, N).
+    """
+
+    garments: Mapping[str, GarmentKV]
+    strength: float
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+Role = GarmentsRole | DressingRole
+
+
+def install(unet: UNet2DConditionModel) -> UNetShape:
+    """Make every attention layer of the U-Net listen to roles; without one it computes exactly what it did before."""
+    shape = UNetShape.from_diffusers(unet.config)
+    for site in shape.sites:
+        name = site.diffusers_name
+        _attention(unet, name).set_processor(SiteProcessor(site))
+        _attention(unet, name.removesuffix("1") + "2").set_processor(TextProcessor())
+    return shape
+
+
+def _attention(unet: UNet2DConditionModel, name: str) -> Any:
+    """The attention layer of that name; diffusers types its processors by a closed list of its own."""
+    return unet.get_submodule(name)
+
+
+def garment_features(unet: UNet2DConditionModel, latents: Tensor, role: GarmentsRole) -> dict[str, Tensor]:
+    """Run GarmentsNet once, all garments in parallel, at t = 0 (Sec. 4.1).
+
+    latents: (N, 4, h, w), the VAE's mode, scaled. Returns site key -> (N, L_g, C).
+    """
+    timestep = torch.zeros(latents.shape[0], dtype=torch.long, device=latents.device)
+    text = latents.new_zeros(latents.shape[0], 1, unet.config["cross_attention_dim"])
+    unet(latents, timestep, encoder_hidden_states=text, cross_attention_kwargs={"role": role})
+    return role.features
+
+
+def dressed_prediction(
+    unet: UNet2DConditionModel, latents: Tensor, timestep: Tensor, text: Tensor, role: DressingRole
+) -> Tensor:
+    """Predict the noise of dressed conditional rows: (B, 4, h, w). Unconditional rows take no role (Eq. 16)."""
+    return unet(latents, timestep, encoder_hidden_states=text, cross_attention_kwargs={"role": role}).sample
+
+
+class SiteProcessor:
+    """Self-attention of one site, in the role that the call brings."""
+
+    def __init__(self, site: AttentionSite) -> None:
+        self.site = site
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        role: Role | None = None,
+    ) -> Tensor:
+        assert encoder_hidden_states is None
+        assert attention_mask is None
+        if isinstance(role, GarmentsRole):
+            return self._encode_garments(attn, hidden_states, role)
+        query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        if role is None:
+            return attn.to_out[0](scaled_dot_product(query, key, value, attn.heads))
+        out, maps = dressing_attention(query, key, value, role.garments[self.site.key], role.strength)
+        if maps is not None:
+            role.maps[self.site.key] = maps
+        return attn.to_out[0](out)
+
+    def _encode_garments(self, attn: Any, normed: Tensor, role: GarmentsRole) -> Tensor:
+        loras = role.loras.get(self.site.key, {})
+
+        def adapted(target: str, frozen: torch.nn.Module, x: Tensor) -> Tensor:
+            if target not in loras:
+                return frozen(x)
+            down, up, scale = loras[target]
+            return frozen(x) + grouped_lora(x, down.to(x), up.to(x), scale)
+
+        query, key, value = (adapted(name, getattr(attn, f"to_{name}"), normed) for name in "qkv")
+        out = scaled_dot_product(query, key, value, attn.heads)
+        role.features[self.site.key] = normed if role.feature_tap == "attn_input" else out
+        return adapted("out", attn.to_out[0], out)
+
+
+class TextProcessor:
+    """Cross-attention, which contributes exactly nothing to GarmentsNet."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        role: Role | None = None,
+    ) -> Tensor:
+        if isinstance(role, GarmentsRole):
+            return torch.zeros_like(hidden_states)
+        query = rearrange(attn.to_q(hidden_states), "b l (h d) -> b h l d", h=attn.heads)
+        key, value = (
+            rearrange(project(encoder_hidden_states), "b l (h d) -> b h l d", h=attn.heads)
+            for project in (attn.to_k, attn.to_v)
+        )
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attention_mask)
+        return attn.to_out[0](rearrange(out, "b h l d -> b l (h d)"))

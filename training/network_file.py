@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The small networks' files: fp16 tensors, and in the metadata the shape that the network is built from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from ..anydressing_core.atomic_write import write_atomically
+from ..anydressing_core.safetensors_header import quote, read_header, refusal
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def save_network(path: Path, network: nn.Module, kind: str, shape: Mapping[str, Any]) -> None:
+    """Write a network. kind: what it is, "parser" for example. shape: what `load_network`'s `build` is given."""
+    tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(tensors, {_format(kind): json.dumps(shape)}))
+
+
+def is_network(path: Path, kind: str) -> bool:
+    """Whether a safetensors file says that it is one of this kind."""
+    return _format(kind) in read_header(path).metadata
+
+
+def load_network(path: Path, kind: str, build: Callable[[dict[str, Any]], Network]) -> Network:
+    """Read a network: frozen, fp32. build: from its shape, which a stranger wrote, on no device.
+
+    Raises ValueError when the file is none of this kind, or its tensors are not those of its shape.
+    """
+    header = read_header(path)
+    try:
+        with torch.device("meta"):
+            network = build(json.loads(header.metadata[_format(kind)]))
+        expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        if {name: tensor.shape for name, tensor in header.tensors.items()} != expected:
+            raise ValueError("tensors of other names or shapes")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = f"It holds no {kind} that `anydressing train-base` made for the paper-doll world."
+        raise refusal(quote(path.name), f"is not a {kind}", why, "name another file.") from error
+    with safe_open(path, framework="pt", device="cpu") as file:
+        tensors = {name: file.get_tensor(name).float() for name in expected}
+    network.load_state_dict(tensors, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _format(kind: str) -> str:
+    return f"anydressing_{kind}"

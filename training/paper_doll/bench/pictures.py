@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bench's pictures: held-out outfits dressed in several ways, each with what it was made from beside it.
+
+    masked      a held-out person whose garments, and a margin, are made anew: the true picture is known
+    shuffled    the same in somebody else's garments: what is gained by the right ones
+    only-SLOT   one garment made anew alone, the others stay
+    free        the same caption and garments from noise: nothing of the picture is given
+    undressed   the caption alone, from the same noise
+
+Pictures are made here and measured elsewhere (`measures`): a new measure needs no new sampling.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from ....anydressing_core.atomic_write import write_atomically
+from ....anydressing_core.canvas import foreground_cells, garment_canvas
+from ....anydressing_core.checkpoint_info import CheckpointInfo
+from ....anydressing_core.safetensors_header import quote, refusal
+from ...base.model import BaseModel
+from ...data.cache import BuildStoppedError
+from ...dressing.previews import png_bytes
+from ...model.dressing import DressingModel
+from ...model.sampling import Garment, Person, Picture, SamplingSettings, sample_people
+from ..world.garments import SLOTS
+from ..world.samples import Sample, sample
+
+WAYS = ("masked", "shuffled", "only", "free", "undressed")
+ABOUT = "about.json"
+FIRST = 10_000  # the first outfit's seed in the held-out split
+MARGIN = 8  # pixels around the garments that are made anew, too
+CELL = 8
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """A held-out person, and the garments of others for the control."""
+
+    seed: int
+    truth: Sample
+    others: dict[str, Sample]
+
+
+def outfit(seed: int, slots: Sequence[str], size: tuple[int, int]) -> Outfit:
+    """The outfit of a seed, in all of these slots; the control takes each garment from the next person who has one."""
+    hats = float("hat" in slots)
+    return Outfit(
+        seed, sample(seed, "held_out", size, hats), dict.fromkeys(slots, sample(seed + 1, "held_out", size, hats))
+    )
+
+
+def anew_mask(masks: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+    """Which latent cells are made anew: those within MARGIN pixels of a garment. (1, h, w) bool."""
+    together = torch.from_numpy(np.any(masks, axis=0)).float()[None, None]
+    wide = functional.max_pool2d(together, 2 * MARGIN + 1, 1, MARGIN)
+    return functional.max_pool2d(wide, CELL)[0] > 0
+
+
+def make_pictures(
+    model: DressingModel,
+    identity: str,
+    base: BaseModel,
+    folder: Path,
+    *,
+    count: int,
+    settings: SamplingSettings,
+    slots: Sequence[str] = (),
+    ways: Sequence[str] = WAYS,
+    half: bool = False,
+    seed: int = 0,
+    at_once: int = 4,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Dress `count` held-out outfits in every way; those that are there already, made alike, are kept.
+
+    identity: what tells the model's weights from any others. slots: what is worn, all that the model knows when
+    empty. half: garments are read at half their size. Raises ValueError for slots that the model does not know and for a
+    folder with pictures of other weights or settings, BuildStoppedError after `stop`.
+    """
+    info = model.adapter.info
+    for slot in slots:
+        if slot not in info.slots:
+            why = f"The file was trained for {', '.join(info.slots)}."
+            raise refusal(f"--slots: {quote(slot)}", "is no garment kind of this file", why, "choose among these.")
+    slots = [slot for slot in SLOTS if slot in (slots or info.slots)]
+    made_from = {
+        "file": identity,
+        "base": base.sha256,
+        "seed": seed,
+        "slots": slots,
+        "ways": list(ways),
+        "half": half,
+        "size": list(info.resolution),
+        **asdict(settings),
+    }
+    todo = [one for one in range(FIRST, FIRST + count) if not _is_there(folder / str(one), made_from)]
+    no_text, done = base.encode_text([""])[0], count - len(todo)
+    for start in range(0, len(todo), at_once):
+        progress("dressing held-out people", done, count)
+        some = [outfit(one, slots, info.resolution) for one in todo[start : start + at_once]]
+        dressed = [_dressed(one, slots, ways, info, base, half) for one in some]
+        people = [person for way in dressed for person in way.values()]
+
+        def halt(pictures: int) -> None:
+            if stop():
+                raise BuildStoppedError("The bench was stopped.")
+
+        sampled = iter(
+            sample_people(
+                model,
+                base,
+                people,
+                no_text,
+                settings,
+                seed=seed,
+                size=info.resolution,
+                batch=at_once,
+                progress=halt,
+            )
+        )
+        for one, way in zip(some, dressed, strict=True):
+            _write(folder / str(one.seed), {name: next(sampled) for name in way}, slots, made_from)
+            done += 1
+    progress("dressing held-out people", done, count)
+
+
+def _dressed(
+    one: Outfit, slots: Sequence[str], ways: Sequence[str], info: CheckpointInfo, base: BaseModel, half: bool
+) -> dict[str, Person]:
+    """The person of each picture, by its name."""
+    truth = one.truth
+    text = base.encode_text([truth.caption])[0]
+    own = {slot: _garment(slot, truth, info, base, half) for slot in slots}
+    clean = base.encode_mode(_image(truth.person)[None])[0]
+    masks = {slot: truth.garments[slot].mask for slot in slots}
+    all_anew, name = (clean, anew_mask(list(masks.values()))), str(one.seed)
+    people: dict[str, Person] = {}
+    if "masked" in ways:
+        people["masked"] = Person(name, text, list(own.values()), all_anew)
+    if "shuffled" in ways:
+        others = [_garment(slot, one.others[slot], info, base, half) for slot in slots]
+        people["shuffled"] = Person(name, text, others, all_anew)
+    for slot in slots if "only" in ways else ():
+        if masks[slot].any():
+            people[f"only-{slot}"] = Person(name, text, [own[slot]], (clean, anew_mask([masks[slot]])))
+    if "free" in ways:
+        people["free"] = Person(name, text, list(own.values()))
+    if "undressed" in ways:
+        people["undressed"] = Person(name, text)
+    return people
+
+
+def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel, half: bool) -> Garment:
+    height, width = (side // 2 // CELL * CELL if half else side for side in info.resolution)
+    canvas = garment_canvas(_image(worn.garments[slot].flat_lay)[None], height, width)
+    cells = foreground_cells(canvas) if info.garment_tokens == "foreground" else None
+    return Garment(slot, base.encode_mode(canvas)[0], cells)
+
+
+def _image(pixels: np.ndarray[Any, Any]) -> Tensor:
+    """(H, W, 3) bytes as (3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], made_from: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        write_atomically(folder / f"{name}.png", png_bytes(Image.fromarray(picture.pixels)))
+    for name in sorted({"masked", "free"} & pictures.keys()):
+        maps = pictures[name].maps
+        assert maps is not None
+        for slot, attention in zip(slots, maps, strict=True):
+            grey = (attention.clamp(0, 1) * 255).round().byte().numpy()
+            write_atomically(folder / f"{name}-attention-{slot}.png", png_bytes(Image.fromarray(grey)))
+    write_atomically(folder / ABOUT, json.dumps(made_from, indent=1).encode())  # last: with it, all is there
+
+
+def _is_there(folder: Path, made_from: dict[str, Any]) -> bool:
+    about = folder / ABOUT
+    if not about.is_file():
+        return False
+    if json.loads(about.read_text(encoding="utf-8")) != made_from:
+        why = "They were made by another file, on another base model or with other settings."
+        raise refusal(f"{str(folder)!r}", "holds other pictures", why, "choose another folder, or empty this one.")
+    return True
