@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .latents import CELL
+
 WHITE = 1.0
 NEAR_WHITE = 0.94
 """Pixels at least this bright in every channel (in [-1, 1]) may be background: 247 of 255, above JPEG noise."""
@@ -31,17 +33,17 @@ def canvas_mask(mask: Tensor, height: int, width: int) -> Tensor:
     return _letterbox(mask, height, width, 0.0).clamp(0, 1)
 
 
-def foreground_cells(canvas: Tensor, mask: Tensor | None = None, cell: int = 8) -> Tensor:
+def foreground_cells(canvas: Tensor, mask: Tensor | None = None) -> Tensor:
     """Which latent cells of a canvas show the garment.
 
-    canvas: (1, 3, H, W) in [-1, 1], H and W multiples of `cell`. mask: (1, 1, H, W) in [0, 1], from `canvas_mask`;
+    canvas: (1, 3, H, W) in [-1, 1], H and W in whole cells (`latents.is_whole`). mask: (1, 1, H, W) in [0, 1], from `canvas_mask`;
     without one, all cells count but the near-white ones connected to the border, so that white inside the garment's
     outline stays. Returns (h, w) bool.
     """
     if mask is not None:
-        return functional.max_pool2d(mask, cell)[0, 0] > 0.5
+        return functional.max_pool2d(mask, CELL)[0, 0] > 0.5
     # A cell is blank when its darkest pixel is near white.
-    darkest = -functional.max_pool2d(-canvas.amin(dim=1, keepdim=True), cell)  # -> (1, 1, h, w)
+    darkest = -functional.max_pool2d(-canvas.amin(dim=1, keepdim=True), CELL)  # -> (1, 1, h, w)
     blank = functional.pad((darkest >= NEAR_WHITE).float(), (1, 1, 1, 1), value=1.0)
     outside = torch.zeros_like(blank)
     outside[..., 0, :] = outside[..., -1, :] = outside[..., :, 0] = outside[..., :, -1] = 1.0

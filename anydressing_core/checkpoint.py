@@ -7,8 +7,6 @@ holds exactly the expected tensors, all of one dtype and finite; it never holds 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,9 @@ from torch import Tensor
 
 from .atomic_write import write_atomically
 from .checkpoint_info import CheckpointInfo, LoraTarget
-from .safetensors_header import Header, file_name, open_weights, quote, read_header, refusal
+from .digests import file_identity
+from .refusals import quote, refusal
+from .safetensors_header import Header, file_name, open_weights, read_header
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,8 @@ class Checkpoint:
     @cached_property
     def identity(self) -> str:
         """The sha256 of metadata and tensors: equal content has an equal identity, in whatever order a file keeps it."""
-        digest = hashlib.sha256(json.dumps(self.info.to_metadata(), sort_keys=True).encode())
-        for name, tensor in sorted(self.tensors.items()):
-            digest.update(f"{name} {_dtype_name(tensor)} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        dtype = _dtype_name(next(iter(self.tensors.values())))  # of all of them
+        return file_identity(self.info.to_metadata(), self.tensors, dtype)
 
     def _refuse_untrained(self, slot: str) -> None:
         if slot not in self.info.slots:

@@ -14,15 +14,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
-from .safetensors_header import is_text, quote, refusal
+from .latents import is_whole
+from .refusals import is_text, quote, refusal
 from .sites import SD15, UNetShape, parse_unet_config
 
 FORMAT_VERSION = "1"
 """The value of `anydressing_format`. It changes only together with a migration."""
 
+PRECISION = "precision"
+"""The one entry that a file may lack: files from before it was written mean fp32."""
+
 FeatureTap = Literal["attn_input", "attn_output"]
 GarmentTokens = Literal["all", "foreground"]
 LoraTarget = Literal["q", "k", "v", "out"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class CheckpointInfo:
     null_token: whether a pixel may attend to "no garment". garment_tokens: which garment tokens were attended to.
     resolution: (height, width) in pixels, multiples of 8 from 16 to 2048. loss_reading: how the paper's unsquared norms were read (decision D6).
     training_config_hash: sha256 of the resolved training configuration.
+    precision: in what the frozen base model was kept in training; None in files that do not say, which means fp32.
     extra: unknown metadata. unet_config: `unet` as diffusers' JSON, kept as it came; made from `unet` when left empty.
 
     Raises ValueError for values that a file could not give back.
@@ -57,6 +63,7 @@ class CheckpointInfo:
     training_config_hash: str
     title: str
     author: str
+    precision: Precision | None = None
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     unet_config: str = ""
 
@@ -65,9 +72,16 @@ class CheckpointInfo:
             object.__setattr__(self, "unet_config", json.dumps(self.unet.to_diffusers()))
         _refuse_unwritable(self)
 
+    @property
+    def trained_in(self) -> Precision:
+        """In what the frozen base model was kept in training."""
+        return self.precision or "fp32"
+
     def to_metadata(self) -> dict[str, str]:
         """Return the file's metadata. Equal infos give equal text, in the same order."""
         known = {name: form.write(getattr(self, name)) for name, form in _FIELDS.items()}
+        if self.precision is not None:  # not "fp32" instead: a file's text is its identity
+            known[PRECISION] = self.precision
         fixed = {"format": "pt", "anydressing_format": FORMAT_VERSION, "unet_config": self.unet_config}
         return {**fixed, **known, **dict(sorted(self.extra.items()))}
 
@@ -76,6 +90,8 @@ class CheckpointInfo:
         """Read a file's metadata. Raises ValueError; `source` is what the message says was refused."""
         _refuse_other_formats(metadata, source)
         values = {name: _read_field(name, metadata, source) for name in _FIELDS}
+        if PRECISION in metadata:
+            values[PRECISION] = _read_field(PRECISION, metadata, source)
         _refuse_unequal_slots(values, source)
         return cls(
             unet=_read_unet(metadata, source),
@@ -146,7 +162,7 @@ def _read_resolution(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError
     height, width = int(match[1]), int(match[2])
-    if any(side % 8 or not 16 <= side <= 2048 for side in (height, width)):
+    if not is_whole((height, width)) or not all(16 <= side <= 2048 for side in (height, width)):
         raise ValueError
     return height, width
 
@@ -219,7 +235,8 @@ _FIELDS = {
     "title": _LINE,
     "author": _LINE,
 }
-_KNOWN = {"format", "anydressing_format", "unet_config", *_FIELDS}
+_PRECISION = _Field("fp32, bf16 or fp16", _one_of("fp32", "bf16", "fp16"), str)
+_KNOWN = {"format", "anydressing_format", "unet_config", PRECISION, *_FIELDS}
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
@@ -243,11 +260,12 @@ def _refuse_other_formats(metadata: Mapping[str, str], source: str) -> None:
 
 
 def _read_field(name: str, metadata: Mapping[str, str], source: str) -> Any:
-    expected = _FIELDS[name].expected
+    form = _PRECISION if name == PRECISION else _FIELDS[name]
+    expected = form.expected
     if name not in metadata:
         raise refusal(source, _DAMAGED, f"Its metadata has no entry {name!r} ({expected}).", _EXPORT)
     try:
-        return _FIELDS[name].read(metadata[name])
+        return form.read(metadata[name])
     except (ValueError, RecursionError, OverflowError) as error:
         why = f"Its metadata entry {name!r} is {quote(metadata[name])}, but should be {expected}."
         raise refusal(source, _DAMAGED, why, _EXPORT) from error
@@ -276,7 +294,8 @@ def _refuse_unequal_slots(values: Mapping[str, Any], source: str) -> None:
 
 def _refuse_unwritable(info: CheckpointInfo) -> None:
     """Refuse values made in memory that a reader would refuse or would not give back equal."""
-    for name, form in _FIELDS.items():
+    stated = {} if info.precision is None else {PRECISION: _PRECISION}
+    for name, form in (_FIELDS | stated).items():
         value: object = getattr(info, name)
         try:
             faithful = form.read(form.write(value)) == value

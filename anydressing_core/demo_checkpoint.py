@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import safetensors.torch
 from torch import Tensor
 
-from .safetensors_header import file_name, is_text, open_weights, quote, read_header, refusal
+from .refusals import is_text, quote, refusal
+from .safetensors_header import file_name, open_weights, read_header
 from .sites import SD15, UNetShape, parse_unet_config
 from .word_table import WIDTH
 

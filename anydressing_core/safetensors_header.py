@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard, cast
 
+from .refusals import is_text, quote, refusal
+
 HEADER_LIMIT = 4 << 20
 """Longest header in bytes that is read; a file of ours with three slots needs 60 kB."""
 
@@ -86,28 +88,6 @@ def file_name(file: BinaryIO) -> str:
     """The quoted name by which messages call an open file."""
     name: object = getattr(file, "name", None)
     return quote(Path(name).name) if isinstance(name, str) else "This file"
-
-
-def refusal(name: str, problem: str, why: str, remedy: str) -> ValueError:
-    """The error with which something is refused; `problem` completes the sentence that its name begins."""
-    return ValueError(f"{name} {problem}.\n{why}\nWhat to do: {remedy}")
-
-
-def quote(value: object) -> str:
-    """Quote what a stranger wrote: control characters escaped, at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}...{text[-17:]}"
-
-
-def is_text(value: object) -> bool:
-    """Whether this is a string that UTF-8 can hold; JSON can also spell half a character (`\\ud800`)."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 _COPY_AGAIN = "download or copy it again. If that changes nothing, ask its author for a new export."

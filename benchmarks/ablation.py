@@ -15,34 +15,36 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import numpy as np
-import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
+from comfyui_anydressing.anydressing_core.digests import tensor_digest
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.base.model import BaseModel, load_base
-from comfyui_anydressing.training.data.entries import tensor_digest
+from comfyui_anydressing.training.defaults import WantedPrecision
+from comfyui_anydressing.training.dressing.build import make_dressing_task
+from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.dressing.export import START
-from comfyui_anydressing.training.dressing.task import make_dressing_task
-from comfyui_anydressing.training.evaluation.arms import ARMS, Arm, arm_tensors
+from comfyui_anydressing.training.evaluation.arms import ARMS, StudyArm, arm_tensors
 from comfyui_anydressing.training.evaluation.metrics import Mean, interval
+from comfyui_anydressing.training.hardware import Hardware, WantedHardware
 from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.model.sampling import SamplingSettings
 from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
-from comfyui_anydressing.training.paper_doll.bench.pictures import ABOUT, FIRST, make_pictures
+from comfyui_anydressing.training.paper_doll.bench.pictures import ABOUT, FIRST, BenchPlan, make_pictures
 from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
 from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
-from comfyui_anydressing.training.run.config import TrainConfig, parse_config
-from comfyui_anydressing.training.run.events import open_display
+from comfyui_anydressing.training.progress import Course
+from comfyui_anydressing.training.run.config import parse_config, read_preset
+from comfyui_anydressing.training.run.display import open_display
 from comfyui_anydressing.training.run.folder import RunFolder
 from comfyui_anydressing.training.run.start import train as run_training
 from PIL import Image
 from rich.console import Console
-from torch import nn
 
 from .outfit_sheet import outfit_sheet
 
@@ -50,6 +52,7 @@ DEMO = CHECKOUT / "demo"
 BASE = DEMO / "paper_doll_base.safetensors"
 PAGE = CHECKOUT / "docs" / "evidence"
 OUTFITS = 200
+PRESET = "paper-doll-ablation"
 SETTINGS = SamplingSettings(steps=20, guidance=4.0)
 """Of every arm, with the strength that it names; those of the demo."""
 SHOWN = (
@@ -86,7 +89,7 @@ def train(
             _train(config, arm)
 
 
-def _config(folder: Path, data: Path, arm: Arm, seed: int, settings: Sequence[str]) -> TrainConfig:
+def _config(folder: Path, data: Path, arm: StudyArm, seed: int, settings: Sequence[str]) -> TrainConfig:
     own = [f"{key}={json.dumps(value)}" for key, value in arm.settings.items()]
     files = {
         "folder": folder,
@@ -95,10 +98,10 @@ def _config(folder: Path, data: Path, arm: Arm, seed: int, settings: Sequence[st
         "losses.feature_network": DEMO / "paper_doll_recogniser_loss.safetensors",
     }
     named = [f"{key}={json.dumps(str(path))}" for key, path in files.items()]
-    return parse_config('preset = "paper-doll-ablation"', "the arm", [*named, f"seed={seed}", *settings, *own])
+    return parse_config(f'preset = "{PRESET}"', "the arm", TrainConfig, [*named, f"seed={seed}", *settings, *own])
 
 
-def _train(config: TrainConfig, arm: Arm) -> None:
+def _train(config: TrainConfig, arm: StudyArm) -> None:
     run = RunFolder.open(config.folder) if config.folder.is_dir() else None
     if run is not None and run.latest() == config.steps:
         return
@@ -114,10 +117,17 @@ def _train(config: TrainConfig, arm: Arm) -> None:
 
 
 @app.command()
-def measure(folder: Folder, only: Only = None, seeds: Seeds = 1, outfits: int = OUTFITS) -> None:
+def measure(
+    folder: Folder,
+    only: Only = None,
+    seeds: Seeds = 1,
+    outfits: int = OUTFITS,
+    precision: Annotated[str, typer.Option(help="auto is what the arms were trained in.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+) -> None:
     """Dress held-out people with every trained arm, and measure; pictures that are there are kept."""
-    base = load_base(BASE, device="cuda" if torch.cuda.is_available() else "cpu", dtype=torch.float32)
-    nn.Module.to(base.unet, dtype=torch.bfloat16)
+    hardware = _hardware(precision, device)
+    base = load_base(BASE, hardware)
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     display = open_display(Console())
@@ -131,18 +141,24 @@ def measure(folder: Folder, only: Only = None, seeds: Seeds = 1, outfits: int = 
         model, identity = _model(run, arm, base)
         pictures = folder / "pictures" / f"{name}-{seed}"
         settings = replace(SETTINGS, strength=arm.strength)
-        make_pictures(
-            model, identity, base, pictures, count=outfits, settings=settings, ways=("masked", "free"), half=arm.half,
-            progress=display.work,
-        )  # fmt: skip
-        make_pictures(model, "nobody", base, undressed, count=outfits, settings=SETTINGS, ways=("undressed",))
+        plan = BenchPlan(outfits, settings, ways=("masked", "free"), half=arm.half)
+        make_pictures(model, identity, base, pictures, plan, course=Course(display.work))
+        make_pictures(model, "nobody", base, undressed, BenchPlan(outfits, SETTINGS, ways=("undressed",)))
         figures, _ = outfit_figures(pictures, base, judge, parser, display.work, undressed)
         steps = 0 if arm.start else RunFolder.open(run).latest()
         content = {"arm": name, "title": arm.title, "seed": seed, "steps": steps, "figures": figures}
         write_atomically(folder / f"{name}-{seed}.json", json.dumps(content, indent=1).encode())
 
 
-def _model(run: Path, arm: Arm, base: BaseModel) -> tuple[DressingModel, str]:
+def _hardware(precision: str, device: str) -> Hardware:
+    """What was asked for, or in what the arms were trained: the preset says it for all of them."""
+    if precision not in get_args(WantedPrecision):
+        raise ValueError(f"--precision: there is no {precision!r}. They are: {', '.join(get_args(WantedPrecision))}.")
+    wanted: Any = precision
+    return WantedHardware(wanted, device).for_file(read_preset(PRESET, TrainConfig)["memory"]["precision"])
+
+
+def _model(run: Path, arm: StudyArm, base: BaseModel) -> tuple[DressingModel, str]:
     """An arm's model, frozen, and what tells its weights from any others."""
     start = load_checkpoint(run / START)
     adapter = Adapter(start.info, base.unet)
@@ -155,7 +171,7 @@ def _model(run: Path, arm: Arm, base: BaseModel) -> tuple[DressingModel, str]:
     return model, tensor_digest(model.state_dict())
 
 
-def _arms(only: Sequence[str] | None, seeds: int) -> Iterator[tuple[str, Arm, int]]:
+def _arms(only: Sequence[str] | None, seeds: int) -> Iterator[tuple[str, StudyArm, int]]:
     """The first seed of every arm, then the second ..."""
     for name in only or ():
         if name not in ARMS:
@@ -187,7 +203,7 @@ BEGIN, END = "<!-- figures: written by `python -m benchmarks.ablation page`; do 
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmRow:
     """What is measured of an arm, or the difference of two. runs: seed -> what -> outfit -> value."""
 
     name: str
@@ -206,7 +222,7 @@ class Row:
         """Each seed's mean over outfits."""
         return [float(np.mean([*values.values()])) for run in self.runs.values() if (values := run.get(what))]
 
-    def to(self, after: Row) -> Row:
+    def to(self, after: ArmRow) -> ArmRow:
         """How much more `after` has, for each outfit and seed of both."""
         runs = {
             seed: {
@@ -217,7 +233,7 @@ class Row:
             for seed, here in self.runs.items()
             if (there := after.runs.get(seed))
         }
-        return Row(f"{self.name} -> {after.name}", f"{self.title} -> {after.title}", runs)
+        return ArmRow(f"{self.name} -> {after.name}", f"{self.title} -> {after.title}", runs)
 
     def content(self) -> dict[str, object]:
         """For ablation.json: a figure is its mean, the interval's ends and the number of outfits."""
@@ -259,7 +275,7 @@ def _around(text: str) -> tuple[str, str]:
     return before, after
 
 
-def _row(folder: Path, name: str) -> Row:
+def _row(folder: Path, name: str) -> ArmRow:
     runs: dict[int, dict[str, dict[str, float]]] = {}
     for path in sorted(folder.glob(f"{name}-[0-9]*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -267,14 +283,14 @@ def _row(folder: Path, name: str) -> Row:
         for outfit, figures in run["figures"].items():
             for what, value in figures.items():
                 of.setdefault(what, {})[outfit] = value
-    return Row(name, ARMS[name].title, runs)
+    return ArmRow(name, ARMS[name].title, runs)
 
 
-def _figure(row: Row, what: str) -> str:
+def _figure(row: ArmRow, what: str) -> str:
     return str(row.mean(what) or "")
 
 
-def _difference(change: Row, what: str) -> str:
+def _difference(change: ArmRow, what: str) -> str:
     """Bold is what is surely not nothing: the interval does not hold 0, and all seeds lie on the same side of it."""
     mean = change.mean(what)
     if mean is None:
@@ -285,7 +301,7 @@ def _difference(change: Row, what: str) -> str:
     return f"**{words}**" if sure else words
 
 
-def _table(head: str, rows: Iterable[Row], cell: Callable[[Row, str], str]) -> str:
+def _table(head: str, rows: Iterable[ArmRow], cell: Callable[[ArmRow, str], str]) -> str:
     heads = [head, "seeds", *SHOWN]
     lines = [[row.title, str(len(row.runs)), *(cell(row, what) for what in SHOWN)] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *lines))

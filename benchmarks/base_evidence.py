@@ -12,11 +12,13 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from comfyui_anydressing.anydressing_core.pixels import Pixels, as_unit
 from comfyui_anydressing.anydressing_core.safetensors_header import read_header
 from comfyui_anydressing.dev.client import Prompt
 from comfyui_anydressing.dev.comfyui import CHECKOUT, find_or_fetch
@@ -26,7 +28,6 @@ from comfyui_anydressing.training.base.model import load_base
 from comfyui_anydressing.training.paper_doll.bench import evidence
 from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
 from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
-from comfyui_anydressing.training.paper_doll.networks.views import Pixels, as_unit
 from comfyui_anydressing.training.paper_doll.world import Labels, Recipe, Sample, draw_recipe, sample
 from PIL import Image, ImageDraw, ImageFont
 
@@ -48,10 +49,31 @@ def main(runs: list[str]) -> int:
 
     print("Painting held-out people", flush=True)
     real = [sample(seed, "held_out", SIZE) for seed in HELD_OUT]
-    base = load_base(DEMO / "paper_doll_base.safetensors", device="cpu", dtype=torch.float32)
-    judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
+    base = load_base(DEMO / "paper_doll_base.safetensors")
     print("Measuring", flush=True)
     autoencoder_sheet(base, real[:6]).save(FOLDER / "base_autoencoder.jpg", quality=90)
+    found = measured(base, real, recipes, pictures)
+    curves = [curve(Path(run)) for run in runs]
+    if curves:
+        plot(curves).save(FOLDER / "base_curves.png")
+    (FOLDER / "base.md").write_text(page(found, facts(), bool(curves)), encoding="utf-8")
+    print(f"Written: {(FOLDER / 'base.md').relative_to(CHECKOUT)}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured. columns: by heading, then by row. iou: by slot. psnr: of people and of flat-lays, in dB."""
+
+    columns: dict[str, dict[str, evidence.Score]]
+    flat_lays: dict[str, evidence.Score]
+    iou: dict[str, float]
+    psnr: dict[str, float]
+
+
+def measured(base: Any, real: list[Sample], recipes: list[Recipe], pictures: list[list[Pixels]]) -> Found:
+    """What the judge and the parser find in renders, in their reconstructions and in samples."""
+    judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     truths = [one.labels for one in real]
     pictures_of = {
@@ -70,20 +92,12 @@ def main(runs: list[str]) -> int:
     for heading in (RENDERS, RECONSTRUCTIONS):
         people, _ = pictures_of[heading]
         columns[heading]["garment kind, by its true mask"] = evidence.kinds_recognised(judge, people, truths, true)
-    flat_lays = evidence.garments_recognised(judge, real)
     psnr = {
         "people": evidence.autoencoder_psnr(base, [one.person for one in real]),
         "flat-lays": evidence.autoencoder_psnr(base, [lay.flat_lay for one in real for lay in one.garments.values()]),
     }
-    curves = [curve(Path(run)) for run in runs]
-    if curves:
-        plot(curves).save(FOLDER / "base_curves.png")
-    (FOLDER / "base.md").write_text(
-        page(columns, flat_lays, evidence.places_iou(found[RENDERS], real), psnr, facts(), bool(curves)),
-        encoding="utf-8",
-    )
-    print(f"Written: {(FOLDER / 'base.md').relative_to(CHECKOUT)}")
-    return 0
+    iou = evidence.places_iou(found[RENDERS], real)
+    return Found(columns, evidence.garments_recognised(judge, real), iou, psnr)
 
 
 def repeated(truths: Sequence[Labels]) -> list[Labels]:
@@ -201,14 +215,7 @@ def facts() -> dict[str, str]:
     return dict(read_header(DEMO / "paper_doll_base.safetensors").metadata)
 
 
-def page(
-    columns: dict[str, dict[str, evidence.Score]],
-    flat_lays: dict[str, evidence.Score],
-    iou: dict[str, float],
-    psnr: dict[str, float],
-    about: dict[str, str],
-    curves: bool,
-) -> str:
+def page(found: Found, about: dict[str, str], curves: bool) -> str:
     """docs/evidence/base.md."""
     widths = "-".join(map(str, json.loads(about["unet_config"])["block_out_channels"]))
     sizes = {path.name: path.stat().st_size / 2**20 for path in sorted(DEMO.glob("*.safetensors"))}
@@ -224,30 +231,44 @@ def page(
         "",
         "![Two pictures for each of 24 prompts](base_samples.jpg)",
         "",
-        "## What is recognised",
-        "",
-        "By `paper_doll_recogniser_judge`, on which nothing is trained. A garment's kind is chosen among those of its slot: at one",
-        "look at the whole picture, and from the garment alone, cut out as `paper_doll_parser` finds it or by its true mask, which",
-        f"samples do not have. The parser's IoU on these renders: {', '.join(f'{slot} {one:.2f}' for slot, one in iou.items())}.",
-        "",
-        evidence.table(columns),
-        "",
-        f"The judge on {flat_lays['kind'].of} held-out flat-lays:",
-        "",
-        evidence.table({"held-out flat-lays": flat_lays}),
-        "",
-        "## The autoencoder",
-        "",
-        f"On {len(HELD_OUT)} held-out people: **{psnr['people']:.1f} dB**; on their flat-lays: **{psnr['flat-lays']:.1f} dB**.",
-        "Painted above, decoded below:",
-        "",
-        "![People and garments before and after the autoencoder](base_autoencoder.jpg)",
-        "",
+        *_recognised(found),
+        *_autoencoder(found),
     ]
     if curves:
         lines += ["## How it was trained", "", "![The losses over the steps](base_curves.png)", ""]
     lines += ["## Files", "", *(f"- `demo/{name}`: {size:.1f} MiB" for name, size in sizes.items()), ""]
     return "\n".join(lines)
+
+
+def _recognised(found: Found) -> list[str]:
+    places = ", ".join(f"{slot} {one:.2f}" for slot, one in found.iou.items())
+    return [
+        "## What is recognised",
+        "",
+        "By `paper_doll_recogniser_judge`, on which nothing is trained. A garment's kind is chosen among those of its slot: at one",
+        "look at the whole picture, and from the garment alone, cut out as `paper_doll_parser` finds it or by its true mask, which",
+        f"samples do not have. The parser's IoU on these renders: {places}.",
+        "",
+        evidence.table(found.columns),
+        "",
+        f"The judge on {found.flat_lays['kind'].of} held-out flat-lays:",
+        "",
+        evidence.table({"held-out flat-lays": found.flat_lays}),
+        "",
+    ]
+
+
+def _autoencoder(found: Found) -> list[str]:
+    people, flat_lays = found.psnr["people"], found.psnr["flat-lays"]
+    return [
+        "## The autoencoder",
+        "",
+        f"On {len(HELD_OUT)} held-out people: **{people:.1f} dB**; on their flat-lays: **{flat_lays:.1f} dB**.",
+        "Painted above, decoded below:",
+        "",
+        "![People and garments before and after the autoencoder](base_autoencoder.jpg)",
+        "",
+    ]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A training step on made-up data: what memory and FLOPs are counted on, and what a benchmark times.
 
-It runs the trainer's own parts (DressingModel, losses, two-phase texture). On PyTorch's fake tensors, which have shapes
+It runs the trainer's own step (`DressingStep`). On PyTorch's fake tensors, which have shapes
 and lifetimes but no content, SD1.5's step takes seconds on a CPU, and `LiveMemory` sees every tensor come and go.
 """
 
@@ -13,24 +13,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo
+from comfyui_anydressing.anydressing_core.defaults import RESOLUTION
+from comfyui_anydressing.anydressing_core.latents import latent_size
 from comfyui_anydressing.anydressing_core.sites import SD15, UNetShape
+from comfyui_anydressing.anydressing_core.word_table import POSITIONS
+from comfyui_anydressing.training.base.model import BaseModel
+from comfyui_anydressing.training.base.schedule import NoiseSchedule
+from comfyui_anydressing.training.dressing.build import adapter_info
+from comfyui_anydressing.training.dressing.config import TrainConfig
+from comfyui_anydressing.training.dressing.samples import DressingBatch
+from comfyui_anydressing.training.dressing.step import DressingStep
+from comfyui_anydressing.training.hardware import CPU, DTYPES
 from comfyui_anydressing.training.losses.dists import Dists, Vgg16Stages
-from comfyui_anydressing.training.losses.terms import (
-    LossReading,
-    LossWeights,
-    ldm_loss,
-    localisation_loss,
-    one_step_estimate,
-    texture_loss,
-    texture_of_rows,
-    two_phase_texture,
-    weighted_sum,
-)
 from comfyui_anydressing.training.model.adapter import Adapter
-from comfyui_anydressing.training.model.dressing import DressingModel, Outfits, Prediction
-from comfyui_anydressing.training.run.config import TrainConfig, parse_config, preset_names
+from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
+from comfyui_anydressing.training.run.config import parse_config, preset_names
 from comfyui_anydressing.training.run.needs import GIB, StepMemory
+from comfyui_anydressing.training.run.noise import Draw
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
@@ -40,8 +39,6 @@ from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel
 
 GARMENTS = 2
-PAPER_RESOLUTION = (768, 576)
-TEXT_TOKENS = 77
 
 
 # ---- the networks ---------------------------------------------------------------------------------------------------
@@ -124,28 +121,14 @@ def _in_precision(unet: Any, vae: AutoencoderKL, text_encoder: nn.Module, featur
 
 def _dtype(precision: str) -> torch.dtype:
     """The frozen networks' dtype; `auto` is taken for bf16, which every card since Ampere computes."""
-    return {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
+    return {"auto": torch.bfloat16, **DTYPES}[precision]
 
 
 # ---- the step -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Batch:
-    """B people in N garments each. The letters are those of `losses` and `DressingModel`."""
-
-    noisy: Tensor
-    noise: Tensor
-    text: Tensor
-    timestep: Tensor
-    outfits: Outfits
-    image: Tensor
-    edges: Tensor
-    masks: Tensor
-
-
 class Rehearsal:
-    """One configuration's step, on a device or on fake tensors.
+    """One configuration's step, on a device or on fake tensors: the trainer's own, on a batch that is made up.
 
     The batch is real in both cases: the step decides by masks and timesteps, and only what it computes is fake.
     """
@@ -153,103 +136,56 @@ class Rehearsal:
     def __init__(self, config: TrainConfig, networks: Networks) -> None:
         self.config, self.networks = config, networks
         self.shape = UNetShape.from_diffusers(networks.unet.config)
+        info = adapter_info(config, self.shape, "none", "fp32")
         with networks.unet.device:
-            self.model = DressingModel(networks.unet, Adapter(self._info(), networks.unet))
+            self.model = DressingModel(networks.unet, Adapter(info, networks.unet))
         for network in (networks.unet, networks.vae):
             if config.memory.checkpointing:
                 network.enable_gradient_checkpointing()
             else:
                 network.disable_gradient_checkpointing()
-        losses = config.losses
-        self._weights = LossWeights(losses.localisation, losses.texture, losses.eta)
-        self._reading = LossReading(
-            losses.localisation_reduction, losses.high_frequency_reduction, losses.perceptual_region
+        self.step = DressingStep(
+            self.model, self._base(), config.losses, networks.dists if config.losses.texture else None
         )
 
-    def batch(self) -> Batch:
+    def batch(self) -> DressingBatch:
         """A batch in which everybody wears two garments, and at t = 0, where the texture losses act."""
-        count, (height, width) = self.config.data.batch, self.config.data.resolution
-        device, dtype = self.networks.unet.device, self.networks.unet.dtype  # a fake network's is the CPU
-        latents = (4, height // 8, width // 8)
-        normal = {"device": device, "dtype": dtype}
-        masks = torch.zeros(count, GARMENTS, height, width, device=device)
+        count, resolution = self.config.data.batch, self.config.data.resolution
+        device = self.networks.unet.device  # a fake network's is the CPU
+        latents, slots = (4, *latent_size(resolution)), self.config.adapter.slots
+        masks = torch.zeros(count, GARMENTS, *resolution, device=device)
         for garment, rows in enumerate(masks.chunk(GARMENTS, dim=2)):
             rows[:, garment] = 1.0
-        slots = [self.config.adapter.slots[index % len(self.config.adapter.slots)] for index in range(GARMENTS)]
+        kinds = [slots[index % len(slots)] for index in range(GARMENTS)]
         worn = torch.arange(count * GARMENTS, device=device).view(count, GARMENTS)
-        return Batch(
-            noisy=torch.randn(count, *latents, **normal),
+        return DressingBatch(
+            latents=torch.randn(count, *latents, device=device),
             noise=torch.randn(count, *latents, device=device),
-            text=torch.randn(count, TEXT_TOKENS, self.shape.cross_attention_dim, **normal),
             timestep=torch.zeros(count, dtype=torch.long, device=device),
-            outfits=Outfits(torch.randn(count * GARMENTS, *latents, **normal), slots * count, worn),
-            image=torch.randn(count, 3, height, width, device=device),
-            edges=torch.ones(count, 1, height, width, device=device),
+            text=torch.randn(count, POSITIONS, self.shape.cross_attention_dim, device=device),
+            outfits=Outfits(torch.randn(count * GARMENTS, *latents, device=device), kinds * count, worn),
             masks=masks,
+            edges=torch.ones(count, 1, *resolution, device=device),
+            pictures={row: torch.randn(3, *resolution, device=device) for row in range(count)},
+            draw=Draw(seed=0, step=0, position=0, item=0),
         )
 
-    def predict(self, batch: Batch) -> tuple[Prediction, Tensor]:
-        """Both passes of the U-Net, and L_LDM + lambda1 L_loc."""
-        prediction = self.model(batch.noisy, batch.timestep, batch.text, batch.outfits, self.config.losses.strength)
-        height, width = batch.noisy.shape[-2:]
-        grids = {site.key: site.grid(height, width) for site in self.shape.sites}
-        localisation = localisation_loss(prediction.maps, batch.masks, grids, reduction=self._reading.localisation)
-        return prediction, weighted_sum(ldm_loss(prediction.noise, batch.noise), localisation, 0.0, self._weights)
-
-    def texture(self, batch: Batch, prediction: Prediction) -> Tensor:
-        """What lambda2 L_texture adds to the loss: the surrogate of its first phase, or with one phase itself."""
-        alpha = torch.full((len(batch.noisy),), 0.99, device=batch.noisy.device)
-        estimate = one_step_estimate(batch.noisy, prediction.noise, alpha)
-        eta, most = self._weights.eta, self.config.losses.texture_samples or None
-        if self.config.memory.two_phase_texture:
-            chance = torch.Generator().manual_seed(0)
-            term = two_phase_texture(
-                estimate,
-                batch.timestep,
-                eta,
-                lambda row, at: self.judge(batch, row, slice(at, at + 1))[:, 0],
-                max_per_step=most,
-                generator=chance,
-            )
-            return self._weights.lambda2 * term.surrogate
-        rows = self.judge(batch, estimate, slice(None))
-        return self._weights.lambda2 * texture_loss(rows.sum(dim=0), batch.timestep, eta)
-
-    def judge(self, batch: Batch, latents: Tensor, rows: slice) -> Tensor:
-        """Decode some rows' estimate and compare it with their pictures: L_perc and L_hf of each."""
-        vae = self.networks.vae
-        decoded: Any = vae.decode(latents.to(vae.dtype) / vae.config["scaling_factor"])
-        image, edges, masks = batch.image[rows], batch.edges[rows], batch.masks[rows]
-        return texture_of_rows(decoded.sample.float(), image, masks, edges, self.networks.dists, self._reading)
-
-    def step(self) -> None:
+    def run(self) -> None:
         """Everything between two optimizer steps, for one micro-batch."""
-        batch = self.batch()
-        prediction, loss = self.predict(batch)
-        if self.config.losses.texture:
-            loss = loss + self.texture(batch, prediction)
-        loss.backward()
+        self.step.terms(self.batch(), measure=False).total.backward()
 
-    def _info(self) -> CheckpointInfo:
-        settings, config = self.config.adapter, self.config
-        targets: Any = tuple(settings.lora_targets.split(","))
-        return CheckpointInfo(
-            unet=self.shape,
-            slots=settings.slots,
-            rank=dict.fromkeys(settings.slots, settings.rank),
-            alpha=dict.fromkeys(settings.slots, settings.chosen_alpha),
-            lora_targets=targets,
-            feature_tap=settings.feature_tap,
-            null_token=settings.null_token,
-            garment_tokens=settings.garment_tokens,
-            resolution=config.data.resolution,
-            loss_reading="rehearsal",
-            steps=0,
-            dataset="none",
-            dataset_licence="none",
-            training_config_hash="0" * 64,
-            title="rehearsal",
-            author="nobody",
+    def _base(self) -> BaseModel:
+        networks, nobody = self.networks, Any  # no text is encoded here
+        return BaseModel(
+            name="rehearsal",
+            sha256="",
+            shape=self.shape,
+            unet=networks.unet,
+            vae=networks.vae,
+            text_encoder=networks.text_encoder,  # pyright: ignore[reportArgumentType]
+            tokenizer=nobody,  # pyright: ignore[reportArgumentType]
+            schedule=NoiseSchedule.sd15(),
+            hardware=CPU,
         )
 
 
@@ -309,37 +245,36 @@ def step_memory(config: TrainConfig, networks: Callable[[str], Networks] = sd15_
         parameter.grad = gradient
     copies = 4 + (config.optimizer.average > 0)  # the weights, their gradients, AdamW's two moments, the average
     with LiveMemory([*frozen, *trained, *gradients]) as live:
-        batch = rehearsal.batch()
-        prediction, loss = rehearsal.predict(batch)
+        batch, step = rehearsal.batch(), rehearsal.step
+        predicted = step.predict(batch)
         held, forward = live.now, live.take_peak()
-        if config.losses.texture:
-            loss = loss + rehearsal.texture(batch, prediction)
+        total = step.total(predicted, step.texture(batch, predicted))
         texture = live.take_peak()
-        loss.backward()
+        total.backward()
         backward = live.take_peak()
     return StepMemory(
         frozen=sum(tensor.nbytes for tensor in frozen) / GIB,
         trained=copies * sum(tensor.nbytes for tensor in trained) / GIB,
         held=held / GIB,
         working=(max(forward, backward) - held) / GIB,
-        texture=(texture - held) / GIB,
+        texture=0.0 if rehearsal.step.dists is None else (texture - held) / GIB,
     )
 
 
 def preset_config(name: str, *overrides: str) -> TrainConfig:
     """A preset as a configuration, its paths made up. overrides: `section.key=value`."""
     text = f'preset = "{name}"\nfolder = "run"\nbase.checkpoint = "base"\n[data]\nmanifest = "manifest"'
-    return parse_config(text, f"preset {name}", overrides)
+    return parse_config(text, f"preset {name}", TrainConfig, overrides)
 
 
 def sd15_presets() -> dict[str, TrainConfig]:
     """The presets that train SD1.5 at the paper's resolution."""
     presets: dict[str, TrainConfig] = {}
-    for name in preset_names():
+    for name in preset_names(TrainConfig):
         try:
             config = preset_config(name)
         except ValueError:  # it describes a run of another kind
             continue
-        if config.data.resolution == PAPER_RESOLUTION:
+        if config.data.resolution == RESOLUTION:
             presets[name] = config
     return presets

@@ -9,10 +9,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..anydressing_core.refusals import refusal
 from .attention_patch import dress_model
 from .bank import make_bank
-from .errors import number, problem
 from .garment import Garment
+from .inputs import number
 from .types import CATEGORY, SEARCH_ALIASES, GarmentWire, range_inputs
 from .unet import require_garment_match, unet_shape
 
@@ -91,23 +92,26 @@ class AnyDressingApply(io.ComfyNode):
 def _connected(garments: Mapping[str, Garment | None], extra: Mapping[str, Any]) -> Sequence[Garment]:
     """The connected garments, one to eight, all from one file."""
     if extra:
-        raise problem(
-            f"garments: this node has no socket {', '.join(map(repr, sorted(extra)))}.",
+        raise refusal(
+            "garments:",
+            f"this node has no socket {', '.join(map(repr, sorted(extra)))}",
             f"It takes at most {MOST_GARMENTS} garments, named garments.garment_0 to "
             f"garments.garment_{MOST_GARMENTS - 1}.",
             f"connect at most {MOST_GARMENTS}; a second AnyDressing Apply after this one adds more.",
         )
     worn = [garment for garment in garments.values() if garment is not None]
     if not worn:
-        raise problem(
-            "garments: no garment is connected.",
+        raise refusal(
+            "garments:",
+            "no garment is connected",
             "There is nothing to wear.",
             "connect AnyDressing Garment Encode to a garment socket, or bypass this node (Ctrl+B).",
         )
     names = sorted({garment.anydressing.name for garment in worn})
     if len({garment.anydressing.identity for garment in worn}) > 1:
-        raise problem(
-            f"garments: they were encoded with different AnyDressing files: {', '.join(names)}.",
+        raise refusal(
+            "garments:",
+            f"they were encoded with different AnyDressing files: {', '.join(names)}",
             "Each file brings its own attention weights, and one Apply has room for one set.",
             "encode all of them with one file, or use one AnyDressing Apply for each file.",
         )

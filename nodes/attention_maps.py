@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..anydressing_core.heat_maps import COLOURS, confusion, overlay
+from ..anydressing_core.pixels import as_unit, bytes_of
+from ..anydressing_core.refusals import refusal
 from .attention_patch import Dressing, dressings_of, record_maps
-from .errors import problem
 from .types import CATEGORY, SEARCH_ALIASES
 
 LEVELS = (0.1, 0.3, 0.5, 0.7)
@@ -62,15 +63,17 @@ class AnyDressingAttentionMaps(io.ComfyNode):
     def execute(cls, model: Any, positive: Any, samples: dict[str, Any], image: Tensor) -> io.NodeOutput:
         dressings = dressings_of(model)
         if not dressings:
-            raise problem(
-                "model: this MODEL wears nothing.",
+            raise refusal(
+                "model:",
+                "this MODEL wears nothing",
                 "It does not come from AnyDressing Apply, or strength, weights or ranges leave no garment.",
                 "connect the MODEL from AnyDressing Apply, with a strength above 0.",
             )
         latent = samples["samples"]
         if latent.ndim != 4 or len(image) != len(latent):
-            raise problem(
-                f"image: {len(image)} pictures came with {len(latent)} latents.",
+            raise refusal(
+                "image:",
+                f"{len(image)} pictures came with {len(latent)} latents",
                 "The veils of a latent belong on its own picture.",
                 "connect the VAE Decode of the same latent.",
             )
@@ -78,8 +81,9 @@ class AnyDressingAttentionMaps(io.ComfyNode):
         _show(record_maps(model, record), positive, latent)
         maps = record.maps()  # -> (B, N, h, w)
         if not maps.any():
-            raise problem(
-                "model: no garment was worn while the picture was looked at.",
+            raise refusal(
+                "model:",
+                "no garment was worn while the picture was looked at",
                 "Their ranges, or those of AnyDressing Apply, leave out the middle of the sampling.",
                 "let at least one garment act between 0.1 and 0.7.",
             )
@@ -110,8 +114,9 @@ class _Record:
         """Add a site's maps (B, h, w, N) of the garments that take part; several prompts count alike."""
         grids = {one.key: one.grid(*self.size) for one in dressing.shape.sites}
         if tuple(maps.shape[1:3]) != grids[site]:
-            raise problem(
-                "positive: a prompt covers only an area of the picture, so it cannot be mapped.",
+            raise refusal(
+                "positive:",
+                "a prompt covers only an area of the picture, so it cannot be mapped",
                 "Each such prompt sees a piece of the picture, and the pieces would lie over one another.",
                 "connect a prompt without Set Area.",
             )
@@ -145,9 +150,9 @@ def _show(model: Any, positive: Any, latent: Tensor) -> None:
 def _veiled(picture: Tensor, maps: Tensor) -> Tensor:
     """One picture (H, W, 3) in [0, 1] in grey under its maps (N, h, w)."""
     grey = (picture[..., :3].float().cpu() @ torch.tensor([0.299, 0.587, 0.114]))[..., None].expand(-1, -1, 3)
-    pixels = (grey * 255).round().clamp(0, 255).byte().numpy()
+    pixels = bytes_of(grey)
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(maps))]
-    return torch.from_numpy(overlay(pixels, maps, colours)).float() / 255
+    return as_unit(overlay(pixels, maps, colours)).movedim(0, -1)
 
 
 NAMES = ("orange", "blue", "green", "pink", "amber", "sky", "yellow", "grey")

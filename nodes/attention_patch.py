@@ -13,7 +13,6 @@ rows see garments (Eq. 16).
 from __future__ import annotations
 
 import logging
-import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,9 +28,9 @@ from torch.nn import functional
 
 from ..anydressing_core.canvas import region_on_grid
 from ..anydressing_core.dressing_attention import Attend, attention_maps, garment_attention
+from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
 from .bank import Bank
-from .errors import problem
 from .garment import Garment
 
 KEY = "anydressing"
@@ -193,8 +192,9 @@ class Dressing:
         areas = {} if call is None else call.areas
         places = [areas.get(row, whole) for row in zip(rows, options.get("uuids", rows), strict=True)]
         if any((place.height, place.width) != tuple(x.shape[-2:]) for place in places):
-            raise problem(
-                "region: this MODEL is sampled in tiles, so a region cannot be placed.",
+            raise refusal(
+                "region:",
+                "this MODEL is sampled in tiles, so a region cannot be placed",
                 f"A piece of {x.shape[-1]} x {x.shape[-2]} came, of a latent of {whole.width} x {whole.height}.",
                 "remove the region from Garment Settings, or the node that tiles the sampling.",
             )
@@ -274,13 +274,8 @@ class _DressedCall:
         """The masks on this site's grid, one row for each row of q: (B, L, N)."""
         if self.regions is None:
             return None
-        grid = tuple(extra["activations_shape"][-2:])
-        if q.shape[1] != math.prod(grid):
-            raise problem(
-                "region: this MODEL rearranges its attention (HyperTile, ToMe), so a region cannot be placed.",
-                f"A layer of {grid[0]} x {grid[1]} tokens was asked about {q.shape[1]}.",
-                "remove the region from Garment Settings, or the node that tiles or merges tokens.",
-            )
+        remedy = "remove the region from Garment Settings, or the node that tiles or merges tokens."
+        grid = _grid_of(q.shape[1], extra, "region:", "so a region cannot be placed", remedy)
         batch = q.shape[0] // len(self.rows)
         per_row = [torch.stack([region_on_grid(mask, grid) for mask in masks], dim=-1) for masks in self.regions]
         return torch.stack(per_row).repeat_interleave(batch, dim=0)
@@ -288,14 +283,18 @@ class _DressedCall:
 
 def _as_picture(maps: Tensor, extra: dict[str, Any]) -> Tensor:
     """Maps (B, L, N) on their site's grid: (B, h, w, N)."""
-    grid = tuple(extra["activations_shape"][-2:])
-    if maps.shape[1] != math.prod(grid):
-        raise problem(
-            "model: this MODEL rearranges its attention (HyperTile, ToMe), so it cannot be mapped.",
-            f"A layer of {grid[0]} x {grid[1]} tokens was asked about {maps.shape[1]}.",
-            "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens.",
-        )
-    return maps.unflatten(1, grid)
+    remedy = "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens."
+    return maps.unflatten(1, _grid_of(maps.shape[1], extra, "model:", "so it cannot be mapped", remedy))
+
+
+def _grid_of(tokens: int, extra: dict[str, Any], name: str, so: str, remedy: str) -> tuple[int, int]:
+    """This site's height and width in tokens. Raises ValueError where tokens were moved, merged or cut into tiles."""
+    height, width = extra["activations_shape"][-2:]
+    if tokens != height * width:
+        why = f"A layer of {height} x {width} tokens was asked about {tokens}."
+        problem = f"this MODEL rearranges its attention (HyperTile, ToMe), {so}"
+        raise refusal(name, problem, why, remedy)
+    return height, width
 
 
 def _attend(extra: dict[str, Any], widened: bool) -> Attend:
@@ -341,8 +340,9 @@ def _tiles(options: dict[str, Any], rows: list[bool], x: Tensor) -> int:
         return 1
     tiles, rest = divmod(x.shape[0], call.batch * len(rows))
     if rest or not tiles:
-        raise problem(
-            "model: a node rearranges the batch in a way in which positive and negative cannot be told apart.",
+        raise refusal(
+            "model:",
+            "a node rearranges the batch in a way in which positive and negative cannot be told apart",
             f"{x.shape[0]} rows came for {call.batch} pictures and {len(rows)} conditions.",
             "remove the node that splits or joins the sampling's batch.",
         )

@@ -22,10 +22,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..anydressing_core.demo_checkpoint import UNET_PREFIX, VAE_PREFIX, DemoInfo, read_demo_checkpoint
-from ..anydressing_core.safetensors_header import quote
+from ..anydressing_core.refusals import quote, refusal
 from ..anydressing_core.sites import UNetShape
 from ..anydressing_core.word_table import WIDTH, word_table
-from .errors import problem
 from .types import CATEGORY, SEARCH_ALIASES
 
 FILE = Path(__file__).parents[1] / "demo" / "paper_doll_base.safetensors"
@@ -54,8 +53,9 @@ class AnyDressingDemoCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         if not FILE.is_file():
-            raise problem(
-                f"{FILE.parent.name}/{FILE.name} is missing from the installation of ComfyUI-AnyDressing.",
+            raise refusal(
+                f"{FILE.parent.name}/{FILE.name}",
+                "is missing from the installation of ComfyUI-AnyDressing",
                 "The demo checkpoint is a file that comes with the pack; without it there is nothing to load.",
                 "install ComfyUI-AnyDressing again, or use Load Checkpoint with an SD1.5 checkpoint.",
             )
@@ -132,8 +132,9 @@ def _refuse_other_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tens
     sizes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (found, wanted)]
     for name in sorted({**sizes[0], **sizes[1]}):
         if sizes[0].get(name) != sizes[1].get(name):
-            raise problem(
-                f"{FILE.name} does not hold the demo checkpoint.",
+            raise refusal(
+                FILE.name,
+                "does not hold the demo checkpoint",
                 f"{quote(name)} has the shape {sizes[0].get(name)}; it should be {sizes[1].get(name)}.",
                 "install ComfyUI-AnyDressing again.",
             )

@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from .errors import problem
+from ..anydressing_core.pixels import as_unit
+from ..anydressing_core.refusals import refusal
 from .types import CATEGORY, SEARCH_ALIASES
 
 FOLDER = Path(__file__).parents[1] / "demo" / "garments"
@@ -41,14 +41,15 @@ class AnyDressingExampleGarment(io.ComfyNode):
     @classmethod
     def execute(cls, garment: str) -> io.NodeOutput:
         if garment not in example_garments():
-            raise problem(
-                f"garment: {garment!r} does not come with ComfyUI-AnyDressing.",
+            raise refusal(
+                "garment:",
+                f"{garment!r} does not come with ComfyUI-AnyDressing",
                 f"The pack has: {', '.join(example_garments()) or 'none, its installation is incomplete'}.",
                 "choose one of these, or use Load Image with a picture of your own.",
             )
         with Image.open(FOLDER / f"{garment}.png") as picture:
             pixels = np.array(picture.convert("RGB"))
-        return io.NodeOutput(torch.from_numpy(pixels)[None].float() / 255)
+        return io.NodeOutput(as_unit(pixels)[None].movedim(1, -1))
 
 
 def example_garments() -> list[str]:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..anydressing_core.checkpoint import Checkpoint
+from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.sites import UNetShape
 
 TRAINING_FREE = "training-free (no file)"
@@ -59,7 +58,7 @@ class Garment(NamedTuple):
     @property
     def order(self) -> tuple[str, str, float, float, float, str]:
         """Garments are sorted by this before they meet, so that the order of the sockets changes no bit (D11)."""
-        region = "" if self.region is None else digest(self.region)
+        region = "" if self.region is None else ordered_digest(self.region)
         return (self.slot, self.content, self.weight, self.start, self.end, region)
 
     @property
@@ -69,15 +68,3 @@ class Garment(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Garment({self.slot!r}, {self.content[:8]}, weight={self.weight:g})"
-
-
-def digest(*parts: Tensor | str) -> str:
-    """A sha256 over tensors (shape and bytes) and strings, in order."""
-    sha = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            sha.update(str((tuple(part.shape), part.dtype)).encode())
-            sha.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        else:
-            sha.update(f"{len(part)}:{part}".encode())
-    return sha.hexdigest()

@@ -18,10 +18,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..anydressing_core.canvas import canvas_mask, foreground_cells, foreground_tokens, garment_canvas
+from ..anydressing_core.digests import ordered_digest
+from ..anydressing_core.latents import CELL, half_size, is_whole, latent_size
+from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import AttentionSite, UNetShape
-from .errors import number, problem
-from .garment import AnyDressing, Garment, digest
-from .garments_net import garment_features
+from .garment import AnyDressing, Garment
+from .garments_net import Tokens, garment_features
+from .inputs import number
 from .loader import known_slots
 from .pictures import garment_picture, to_image
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
@@ -29,8 +32,6 @@ from .unet import require_file_match, require_standard_context, unet_shape
 
 SIZES = ["full", "half", "custom"]
 TOKEN_BUDGETS = ["as trained", "all", "foreground"]
-CELL = 8
-"""Pixels of one latent cell along each axis."""
 
 logger = logging.getLogger(__name__)
 
@@ -125,14 +126,13 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         latent = _encode_picture(vae, picture.canvas)
         progress.update(1)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        features = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
+        tokens = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
         progress.update(1)
 
-        tokens = features.tokens
         if picture.cells is not None:
             tokens = _keep_foreground(shape, tokens, picture.cells)
-        content = digest(latent, tokens[-1][0], slot, anydressing.identity)
-        _log(slot, picture.canvas, tokens, features.peak_bytes)
+        content = ordered_digest(latent, tokens[-1][0], slot, anydressing.identity)
+        _log(slot, picture.canvas, tokens)
         garment = Garment(anydressing, shape, slot, content, tokens)
         return io.NodeOutput(garment, ui=ui.PreviewImage(to_image(picture.preview), cls=cls))
 
@@ -166,8 +166,9 @@ def _check_slot(slot: str, anydressing: AnyDressing) -> None:
     if anydressing.checkpoint is None or slot in anydressing.checkpoint.info.slots:
         return
     trained = ", ".join(anydressing.checkpoint.info.slots)
-    raise problem(
-        f"slot: {anydressing.name!r} does not know the garment kind {slot!r}.",
+    raise refusal(
+        "slot:",
+        f"{anydressing.name!r} does not know the garment kind {slot!r}",
         f"It was trained for: {trained}.",
         f"choose one of {trained}, or load a file that was trained for {slot!r}.",
     )
@@ -177,17 +178,15 @@ def _canvas_size(size: str, width: int, height: int, anydressing: AnyDressing) -
     """Height and width of the garment's canvas in pixels."""
     if size == "custom":
         chosen = int(number("height", height, 64, 2048)), int(number("width", width, 64, 2048))
-        if any(side % CELL for side in chosen):
-            raise problem(
-                f"width, height: {chosen[1]} x {chosen[0]} is not a multiple of {CELL}.",
+        if not is_whole(chosen):
+            raise refusal(
+                "width, height:",
+                f"{chosen[1]} x {chosen[0]} is not a multiple of {CELL}",
                 f"The VAE works on cells of {CELL} pixels.",
                 f"choose multiples of {CELL}.",
             )
         return chosen
-    full = anydressing.resolution
-    if size == "half":
-        return full[0] // 2 // CELL * CELL, full[1] // 2 // CELL * CELL
-    return full
+    return half_size(anydressing.resolution) if size == "half" else anydressing.resolution
 
 
 def _lay_out(image: Any, mask: Any, size: tuple[int, int], budget: str, anydressing: AnyDressing) -> LaidOutPicture:
@@ -197,10 +196,11 @@ def _lay_out(image: Any, mask: Any, size: tuple[int, int], budget: str, anydress
         budget = "all" if anydressing.checkpoint is None else anydressing.checkpoint.info.garment_tokens
     if budget == "all":
         return LaidOutPicture(canvas, None)
-    cells = foreground_cells(canvas, None if kept is None else canvas_mask(kept, *size), CELL)
+    cells = foreground_cells(canvas, None if kept is None else canvas_mask(kept, *size))
     if not cells.any():
-        raise problem(
-            "image: no garment can be told from the background.",
+        raise refusal(
+            "image:",
+            "no garment can be told from the background",
             "Everything is near white, or outside the mask, and garment_tokens asks for the garment alone.",
             "connect a mask that is white on the garment, or set garment_tokens to all.",
         )
@@ -209,19 +209,18 @@ def _lay_out(image: Any, mask: Any, size: tuple[int, int], budget: str, anydress
 
 def _encode_picture(vae: Any, canvas: Tensor) -> Tensor:
     latent = vae.encode(to_image(canvas))
-    expected = (1, 4, canvas.shape[-2] // CELL, canvas.shape[-1] // CELL)
+    expected = (1, 4, *latent_size((canvas.shape[-2], canvas.shape[-1])))
     if tuple(latent.shape) != expected:
-        raise problem(
-            f"vae: the latent has the shape {tuple(latent.shape)}, expected {expected}.",
+        raise refusal(
+            "vae:",
+            f"the latent has the shape {tuple(latent.shape)}, expected {expected}",
             "This VAE does not belong to Stable Diffusion 1.5.",
             "connect the VAE output of your SD1.5 checkpoint.",
         )
     return latent
 
 
-def _keep_foreground(
-    shape: UNetShape, tokens: tuple[tuple[Tensor, ...], ...], cells: Tensor
-) -> tuple[tuple[Tensor, ...], ...]:
+def _keep_foreground(shape: UNetShape, tokens: Tokens, cells: Tensor) -> Tokens:
     def kept_at(site: AttentionSite) -> Tensor:
         return foreground_tokens(cells, site.grid(*cells.shape))
 
@@ -231,14 +230,13 @@ def _keep_foreground(
     )
 
 
-def _log(slot: str, canvas: Tensor, tokens: tuple[tuple[Tensor, ...], ...], peak_bytes: int) -> None:
+def _log(slot: str, canvas: Tensor, tokens: Tokens) -> None:
     size = sum(part.numel() * part.element_size() for parts in tokens for part in parts)
     logger.info(
-        "AnyDressing: encoded %r at %d x %d (%d tokens at the finest site, %.0f MB kept, peak extra memory %.0f MB)",
+        "AnyDressing: encoded %r at %d x %d (%d tokens at the finest site, %.0f MB kept)",
         slot,
         canvas.shape[-1],
         canvas.shape[-2],
         tokens[0][0].shape[1],
         size / 1e6,
-        peak_bytes / 1e6,
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .errors import number
 from .garment import Garment
+from .inputs import number
 from .pictures import region_mask
 from .types import CATEGORY, SEARCH_ALIASES, GarmentWire, range_inputs
 

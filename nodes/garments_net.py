@@ -11,11 +11,9 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
-import psutil
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
@@ -33,18 +31,14 @@ SiteKey = tuple[str, int, int]
 """How ComfyUI names an attention layer to patches: ("input" | "middle" | "output", block, transformer index)."""
 
 
-@dataclass(frozen=True)
-class GarmentFeatures:
-    """What one pass leaves: per site (F,) or, in training-free mode, (K', V'); and the extra memory that it took."""
-
-    tokens: tuple[tuple[Tensor, ...], ...]
-    peak_bytes: int
+Tokens = tuple[tuple[Tensor, ...], ...]
+"""What one pass leaves, per site in the U-Net's order: (F,) or, in training-free mode, (K', V'), each (1, L_g, C)."""
 
 
 @torch.inference_mode()
 def garment_features(
     model: Any, shape: UNetShape, latent: Tensor, checkpoint: Checkpoint | None, slot: str, *, keep_loras: bool
-) -> GarmentFeatures:
+) -> Tokens:
     """Run GarmentsNet over one garment.
 
     latent: (1, 4, h, w), as ComfyUI's VAE gives it (unscaled). checkpoint: None runs training-free.
@@ -59,22 +53,20 @@ def garment_features(
     x = functional.pad(x, (0, 0, 0, 0, 0, base.diffusion_model.in_channels - x.shape[1]))  # inpainting: empty mask
     timestep = torch.zeros(1, device=device)
     context = torch.zeros(1, 1, shape.cross_attention_dim, device=device, dtype=dtype)
-    memory_meter = _MemoryMeter(device)
-    hooks = _PassHooks(shape, checkpoint, slot, memory_meter)
+    hooks = _PassHooks(shape, checkpoint, slot)
     options = hooks.transformer_options(_attention_override(model))
     base.diffusion_model(x, timestep, context=context, transformer_options=options)
 
     home = comfy.model_management.intermediate_device()
-    tokens = tuple(tuple(part.to(home) for part in hooks.tokens[_site_key(site)]) for site in shape.sites)
-    return GarmentFeatures(tokens, memory_meter.peak())
+    return tuple(tuple(part.to(home) for part in hooks.tokens[_site_key(site)]) for site in shape.sites)
 
 
 class _PassHooks:
     """The patches of one pass: add the garment's LoRA to q, k, v (Eq. 3), silence cross-attention, keep features."""
 
-    def __init__(self, shape: UNetShape, checkpoint: Checkpoint | None, slot: str, memory_meter: _MemoryMeter) -> None:
+    def __init__(self, shape: UNetShape, checkpoint: Checkpoint | None, slot: str) -> None:
         self.sites = {_site_key(site): site for site in shape.sites}
-        self.checkpoint, self.slot, self.memory_meter = checkpoint, slot, memory_meter
+        self.checkpoint, self.slot = checkpoint, slot
         self.tokens: dict[SiteKey, tuple[Tensor, ...]] = {}
         self.normed = self.attended = torch.empty(0)
 
@@ -106,7 +98,6 @@ class _PassHooks:
         out = optimized_attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
         self.tokens[_key_of(extra)] = self._tap(k, v, out)
         self.attended = out
-        self.memory_meter.sample()
         return out
 
     def add_output_lora(self, n: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -177,27 +168,3 @@ def _site_key(site: AttentionSite) -> SiteKey:
 
 def _key_of(extra: dict[str, Any]) -> SiteKey:
     return (extra["block"][0], extra["block"][1], extra["block_index"])
-
-
-class _MemoryMeter:
-    """Peak memory of the pass beyond what was in use before: CUDA's own count, or samples of the process on CPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        self.before = self.highest = self._in_use()
-
-    def _in_use(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.memory_allocated(self.device)
-        return psutil.Process().memory_info().rss
-
-    def sample(self) -> None:
-        self.highest = max(self.highest, self._in_use())
-
-    def peak(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) - self.before
-        self.sample()
-        return self.highest - self.before

@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..anydressing_core.checkpoint import load_checkpoint, read_info
-from .errors import problem
+from ..anydressing_core.refusals import refusal
 from .garment import TRAINING_FREE, AnyDressing
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire
 
@@ -91,8 +91,9 @@ def model_path(name: str) -> Path:
     path = folder_paths.get_full_path(FOLDER, name)
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
-        raise problem(
-            f"file: {name!r} is not in models/anydressing.",
+        raise refusal(
+            "file:",
+            f"{name!r} is not in models/anydressing",
             f"Searched: {folders}.",
             "put the file there and refresh (key R), choose another file, or choose training-free.",
         )

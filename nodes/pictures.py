@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import problem
+from ..anydressing_core.pixels import signed_of, unit_of
+from ..anydressing_core.refusals import refusal
 
 SMALLEST_SIDE = 16
 
@@ -27,15 +28,16 @@ def garment_picture(image: Any, mask: Any = None) -> tuple[Tensor, Tensor | None
     if picture.shape[1] == 4:
         alpha = picture[:, 3:]
         kept = alpha if kept is None else kept * alpha
-    return picture[:, :3] * 2 - 1, kept
+    return signed_of(picture[:, :3]), kept
 
 
 def region_mask(mask: Any) -> Tensor:
     """Check a region MASK (1, H, W) in [0, 1], 1 where the garment may go. Returns (H, W)."""
     tensor = _require_mask("region", mask)
     if not tensor.any():
-        raise problem(
-            "region: the mask is empty (0 everywhere).",
+        raise refusal(
+            "region:",
+            "the mask is empty (0 everywhere)",
             "A garment whose region is empty can go nowhere.",
             "paint the region white, invert the mask, or disconnect it.",
         )
@@ -44,32 +46,36 @@ def region_mask(mask: Any) -> Tensor:
 
 def to_image(picture: Tensor) -> Tensor:
     """Core's picture (1, 3, H, W) in [-1, 1] as an IMAGE (1, H, W, 3) in [0, 1]."""
-    return (picture / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+    return unit_of(picture).clamp(0, 1).movedim(1, -1)
 
 
 def _require_one_picture(image: Any) -> None:
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] not in (3, 4):
-        raise problem(
-            f"image: expected a picture, got {_kind(image)}.",
+        raise refusal(
+            "image:",
+            f"expected a picture, got {_kind(image)}",
             "The garment must come as an IMAGE with three or four channels.",
             "connect a LoadImage node or any other IMAGE output.",
         )
     frames, height, width = image.shape[:3]
     if frames != 1:
-        raise problem(
-            f"image: the garment picture has {frames} frames, expected one.",
+        raise refusal(
+            "image:",
+            f"the garment picture has {frames} frames, expected one",
             "It is an animation or a batch; garments are never averaged.",
             "pick one picture with ImageFromBatch, or use one Garment Encode node for each garment.",
         )
     if min(height, width) < SMALLEST_SIDE:
-        raise problem(
-            f"image: the garment picture is {width} x {height} pixels.",
+        raise refusal(
+            "image:",
+            f"the garment picture is {width} x {height} pixels",
             f"A side shorter than {SMALLEST_SIDE} pixels shows no garment.",
             "use a larger picture; 512 pixels and more work best.",
         )
     if not torch.isfinite(image).all():
-        raise problem(
-            "image: the garment picture holds values that are not numbers (NaN or infinity).",
+        raise refusal(
+            "image:",
+            "the garment picture holds values that are not numbers (NaN or infinity)",
             "A node before this one failed without saying so.",
             "preview the picture and repair the node that makes it.",
         )
@@ -82,8 +88,9 @@ def _garment_mask(mask: Any, size: torch.Size) -> Tensor | None:
     if not tensor.any():
         return None
     if abs(tensor.shape[0] * size[1] - tensor.shape[1] * size[0]) > max(*tensor.shape, *size):  # a pixel of rounding
-        raise problem(
-            f"mask: it is {tensor.shape[1]} x {tensor.shape[0]}, the garment picture {size[1]} x {size[0]}.",
+        raise refusal(
+            "mask:",
+            f"it is {tensor.shape[1]} x {tensor.shape[0]}, the garment picture {size[1]} x {size[0]}",
             "A mask of another shape does not lie on the garment.",
             "make the mask from the same picture, or crop both alike.",
         )
@@ -92,14 +99,16 @@ def _garment_mask(mask: Any, size: torch.Size) -> Tensor | None:
 
 def _require_mask(name: str, mask: Any) -> Tensor:
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or not torch.isfinite(mask).all():
-        raise problem(
-            f"{name}: expected a MASK, got {_kind(mask)}.",
+        raise refusal(
+            f"{name}:",
+            f"expected a MASK, got {_kind(mask)}",
             "A mask is one picture of numbers from 0 to 1.",
             f"connect a MASK output, or disconnect {name}.",
         )
     if mask.ndim == 3 and mask.shape[0] != 1:
-        raise problem(
-            f"{name}: the mask has {mask.shape[0]} frames, expected one.",
+        raise refusal(
+            f"{name}:",
+            f"the mask has {mask.shape[0]} frames, expected one",
             "It belongs to an animation or a batch.",
             "pick one mask.",
         )

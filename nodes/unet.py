@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ..anydressing_core.checkpoint_info import describe_unet
+from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import SD15, UNetShape
-from .errors import problem
 
 
 def unet_shape(model: Any) -> UNetShape:
@@ -21,8 +21,9 @@ def unet_shape(model: Any) -> UNetShape:
         shape = None
     unet = model.model.diffusion_model
     if shape is None or not all(_has_module(unet, site.ldm_name) for site in shape.sites):
-        raise problem(
-            f"model: AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)}.",
+        raise refusal(
+            "model:",
+            f"AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)}",
             "Its layers are not where an SD1.5 U-Net has them, so no garment could be attached.",
             "connect an SD1.5 checkpoint.",
         )
@@ -31,32 +32,25 @@ def unet_shape(model: Any) -> UNetShape:
 
 def require_file_match(shape: UNetShape, trained_for: UNetShape, name: str) -> None:
     """Raise ValueError unless the connected U-Net's shape is the one that a file was trained for."""
-    if shape != trained_for:
-        raise problem(
-            f"model: {name!r} was trained for {describe_unet(trained_for)}, "
-            f"but the connected MODEL is {describe_unet(shape)}.",
-            "Its weights fit only the layers that they were trained for.",
-            "connect a checkpoint of that kind, or choose another file in the AnyDressing Loader.",
-        )
+    remedy = "connect a checkpoint of that kind, or choose another file in the AnyDressing Loader."
+    why = "Its weights fit only the layers that they were trained for."
+    _require_match(shape, trained_for, f"{name!r} was trained for", why, remedy)
 
 
 def require_garment_match(shape: UNetShape, encoded_with: UNetShape, slot: str) -> None:
     """Raise ValueError unless the connected U-Net's shape is the one that a garment was encoded with."""
-    if shape != encoded_with:
-        raise problem(
-            f"model: the {slot!r} garment was encoded with {describe_unet(encoded_with)}, "
-            f"but the connected MODEL is {describe_unet(shape)}.",
-            "What one U-Net has read fits only the layers of its kind.",
-            "connect the same checkpoint to AnyDressing Garment Encode and to AnyDressing Apply.",
-        )
+    remedy = "connect the same checkpoint to AnyDressing Garment Encode and to AnyDressing Apply."
+    why = "What one U-Net has read fits only the layers of its kind."
+    _require_match(shape, encoded_with, f"the {slot!r} garment was encoded with", why, remedy)
 
 
 def require_standard_context(shape: UNetShape, model: Any) -> None:
     """Raise ValueError unless the text embedding has SD1.5's width: without a file nothing else tells SD2 apart."""
     if shape.cross_attention_dim != SD15.cross_attention_dim:
-        raise problem(
-            f"model: AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)} "
-            f"(context {shape.cross_attention_dim}).",
+        raise refusal(
+            "model:",
+            f"AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)} "
+            f"(context {shape.cross_attention_dim})",
             f"SD1.5 reads text {SD15.cross_attention_dim} wide.",
             "connect an SD1.5 checkpoint.",
         )
@@ -71,6 +65,12 @@ def compute_dtype(model: Any) -> torch.dtype:
 def family(model: Any) -> str:
     """ComfyUI's name for the model's kind, for people: SDXL, SD20, Flux ..."""
     return type(model.model.model_config).__name__
+
+
+def _require_match(shape: UNetShape, made_for: UNetShape, begin: str, why: str, remedy: str) -> None:
+    if shape != made_for:
+        problem = f"{begin} {describe_unet(made_for)}, but the connected MODEL is {describe_unet(shape)}"
+        raise refusal("model:", problem, why, remedy)
 
 
 def _shape_from_ldm(config: dict[str, Any]) -> UNetShape:

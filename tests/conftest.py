@@ -5,29 +5,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-
-def load_package(name: str, folder: Path) -> None:
-    """Import `folder` as the package `name`, without putting its parent on sys.path.
-
-    With the checkout itself on sys.path, ComfyUI's `import nodes` would find ours.
-    """
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-load_package("comfyui_anydressing", ROOT)
-load_package("dev", ROOT / "dev")
+SPEC = importlib.util.spec_from_file_location("checkout", ROOT / "tests" / "support" / "checkout.py")
+checkout = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(checkout)
+checkout.load_package()
+checkout.load_package("dev", ROOT / "dev")
+checkout.load_package("support", ROOT / "tests" / "support")
 
 
 def missing(reason: str) -> None:
@@ -72,3 +61,14 @@ def random_models(comfyui_path) -> Path:
     from dev.random_checkpoint import build_in_subprocess
 
     return build_in_subprocess(comfyui_path)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks as small as those of the tests only lose by sharing the work."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

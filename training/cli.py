@@ -8,14 +8,39 @@ import json
 import logging
 import os
 import sys
-from contextlib import closing
-from enum import Enum
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+
+from ..anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS, STRENGTH
+from ..anydressing_core.refusals import refusal
+from .arguments import (
+    Bench,
+    Device,
+    Dtype,
+    Guidance,
+    Precision,
+    PrecisionName,
+    Resume,
+    RunKind,
+    Seed,
+    Settings,
+    SplitName,
+    Steps,
+    Strength,
+    garment_of,
+    hardware_of,
+    listed,
+    size_of,
+)
+
+if TYPE_CHECKING:
+    from .progress import Course
 
 # The checkout is usually not installed, so installed metadata cannot tell it. tests/test_packaging.py compares it with pyproject.toml.
 VERSION = "0.1.0"
@@ -33,23 +58,6 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make, check and prepare training data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-
-class Dtype(str, Enum):
-    fp16 = "fp16"
-    bf16 = "bf16"
-    fp32 = "fp32"
-
-
-class SplitName(str, Enum):
-    train = "train"
-    held_out = "held_out"
-
-
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set data.batch=2.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the configuration's folder.")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,6 +93,10 @@ def train(
     config: Annotated[Path, typer.Argument(help='A TOML file; it may begin with preset = "24gb".')],
     setting: Settings = None,
     resume: Resume = False,
+    device: Device = "auto",
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="Another memory.precision than the configuration's.")
+    ] = None,
     slots: Annotated[str | None, typer.Option(help="Garment kinds, e.g. upper,lower,hat.")] = None,
     init: Annotated[
         Path | None,
@@ -92,18 +104,21 @@ def train(
     ] = None,
 ) -> None:
     """Train an AnyDressing file: garment LoRAs, W_k', W_v' and the null token."""
-    from .dressing.task import check_sources, make_dressing_task
+    from .dressing.build import check_sources, make_dressing_task
+    from .dressing.config import TrainConfig
     from .run.config import load_config
     from .run.start import train as run
 
-    overrides = list(setting or [])
-    if slots is not None:
-        overrides.append(f"adapter.slots={json.dumps(_listed(slots))}")
-    if init is not None:
-        overrides.append(f"adapter.init={json.dumps(str(init))}")
-    settings = load_config(config, overrides)
+    named = {
+        "adapter.slots": None if slots is None else listed(slots),
+        "adapter.init": None if init is None else str(init),
+        "memory.precision": None if precision is None else precision.value,
+    }
+    overrides = [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
+    settings = load_config(config, TrainConfig, [*(setting or []), *overrides])
     check_sources(settings)
-    raise typer.Exit(_finish(run(settings, make_dressing_task, resume=resume, console=_console()), settings.folder))
+    outcome = run(settings, make_dressing_task, resume=resume, console=Console(), device=device)
+    raise typer.Exit(_finish(outcome, settings.folder))
 
 
 @app.command("train-base")
@@ -111,6 +126,7 @@ def train_base(
     config: Annotated[Path, typer.Argument(help="A TOML file that names a network of the paper-doll world.")],
     setting: Settings = None,
     resume: Resume = False,
+    device: Device = "auto",
 ) -> None:
     """Train a network of the paper-doll world: its autoencoder, base model or recognisers."""
     from .paper_doll.networks.config import PaperDollConfig
@@ -118,8 +134,23 @@ def train_base(
     from .run.config import load_config
     from .run.start import train as run
 
-    settings = load_config(config, setting or [], PaperDollConfig)
-    raise typer.Exit(_finish(run(settings, make_task, resume=resume, console=_console()), settings.folder))
+    settings = load_config(config, PaperDollConfig, setting or [])
+    outcome = run(settings, make_task, resume=resume, console=Console(), device=device)
+    raise typer.Exit(_finish(outcome, settings.folder))
+
+
+@app.command("config")
+def print_config(
+    kind: Annotated[RunKind, typer.Argument(help="Of which command's run.")] = RunKind.train,
+    preset: Annotated[str | None, typer.Option(help="Begin with the values of this preset.")] = None,
+) -> None:
+    """Print a configuration to begin with: every setting, what it means, its unit and its range."""
+    from .dressing.config import TrainConfig
+    from .paper_doll.networks.config import PaperDollConfig
+    from .run.explain import commented_toml
+
+    model = TrainConfig if kind is RunKind.train else PaperDollConfig
+    typer.echo(commented_toml(model, preset), nl=False)
 
 
 @app.command()
@@ -163,9 +194,9 @@ def doctor(
     """Say what this machine can train, and what is missing."""
     from .commands.doctor import examine
 
-    report = examine(folder)
-    typer.echo(report.render())
-    raise typer.Exit(report.status)
+    diagnosis = examine(folder)
+    typer.echo(diagnosis.render())
+    raise typer.Exit(diagnosis.status)
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
@@ -183,36 +214,29 @@ def sample(
     manifest: Annotated[Path | None, typer.Option(help="Or: people of a data set, as the previews show them.")] = None,
     split: Annotated[SplitName, typer.Option(help="Which of them.")] = SplitName.held_out,
     count: Annotated[int, typer.Option(min=1, help="How many pictures or people.")] = 1,
-    seed: Annotated[int, typer.Option(help="The previews' is preview.seed.")] = 0,
-    steps: Annotated[int, typer.Option(help="Steps of DDIM.")] = 30,
-    guidance: Annotated[float, typer.Option(help="omega of Eq. 16.")] = 6.0,
-    strength: Annotated[float, typer.Option(help="lambda of Eq. 6.")] = 0.7,
+    seed: Seed = 0,
+    steps: Steps = STEPS,
+    guidance: Guidance = GUIDANCE,
+    strength: Strength = STRENGTH,
+    precision: Precision = PrecisionName.auto,
+    device: Device = "auto",
     tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
 ) -> None:
     """Dress somebody without ComfyUI: the same pictures as the previews of a run."""
-    from .commands.sample import sample_to_folder
+    from .commands.sample import FromManifest, Prompted, sample_to_folder
     from .model.sampling import SamplingSettings
 
-    with closing(_display()) as display:
-        written = sample_to_folder(
-            file,
-            base,
-            out,
-            prompt=prompt,
-            garments=[_garment(text) for text in garment or []],
-            manifest=manifest,
-            split=split.value,
-            count=count,
-            seed=seed,
-            settings=SamplingSettings(steps, guidance, strength),
-            tokenizer=tokenizer,
-            progress=display.work,
-        )
+    if (prompt is None) == (manifest is None):
+        why = "A picture is made from a prompt and garments, or people are taken from a manifest."
+        raise refusal("anydressing sample", "needs one of --prompt and --manifest", why, "give exactly one of them.")
+    if manifest is not None:
+        wish = FromManifest(manifest, split.value, count)
+    else:
+        wish = Prompted(prompt or "", [garment_of(text) for text in garment or []], count)
+    settings, hardware = SamplingSettings(steps, guidance, strength, seed), hardware_of(precision, device)
+    with _course() as course:
+        written = sample_to_folder(file, base, out, wish, settings, hardware, tokenizer=tokenizer, course=course)
     typer.echo(f"{len(written)} pictures in {out}.")
-
-
-class Bench(str, Enum):
-    paper_doll = "paper-doll"
 
 
 @app.command()
@@ -227,40 +251,23 @@ def evaluate(
     slots: Annotated[
         str | None, typer.Option(help="What they wear, e.g. upper,lower; all that the file knows.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    steps: Annotated[int, typer.Option(help="Steps of DDIM.")] = 30,
-    guidance: Annotated[float, typer.Option(help="omega of Eq. 16.")] = 6.0,
-    strength: Annotated[float, typer.Option(help="lambda of Eq. 6.")] = 0.7,
+    seed: Seed = 0,
+    steps: Steps = STEPS,
+    guidance: Guidance = GUIDANCE,
+    strength: Strength = STRENGTH,
+    precision: Precision = PrecisionName.auto,
+    device: Device = "auto",
 ) -> None:
     """Dress held-out people and measure colours, textures, places and mix-ups against the exact truth."""
     from .commands.evaluate import evaluate_paper_doll
-    from .data.cache import BuildStoppedError
     from .model.sampling import SamplingSettings
-    from .run.interrupts import interrupts
+    from .paper_doll.bench.pictures import BenchPlan
 
-    with interrupts() as wish, closing(_display()) as display:
-        try:
-            report = evaluate_paper_doll(
-                file,
-                base,
-                out,
-                judge=judge,
-                parser=parser,
-                count=outfits,
-                seed=seed,
-                slots=() if slots is None else _listed(slots),
-                settings=SamplingSettings(steps, guidance, strength),
-                progress=display.work,
-                stop=lambda: bool(wish),
-            )
-        except BuildStoppedError as stopped:
-            typer.echo(f"{stopped} What is made is kept: the same command goes on from there.")
-            raise typer.Exit(wish.exit_status) from stopped
+    settings = SamplingSettings(steps, guidance, strength, seed)
+    plan, hardware = BenchPlan(outfits, settings, listed(slots or "")), hardware_of(precision, device)
+    with _course() as course:
+        report = evaluate_paper_doll(file, base, out, plan, hardware, judge=judge, parser=parser, course=course)
     typer.echo(report)
-
-
-def _listed(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",")]
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -277,29 +284,19 @@ def paper_doll(
     workers: Annotated[int, typer.Option(min=1, help="Processes that paint.")] = 1,
 ) -> None:
     """Paint people in procedural garments, with flat-lays, exact masks and captions."""
-    from .paper_doll.world import write_dataset
-    from .run.interrupts import interrupts
+    from .paper_doll.world.dataset import write_dataset
 
-    with interrupts() as wish, closing(_display()) as display:
-        manifest = write_dataset(
-            folder,
-            count,
-            seed,
-            _size(size),
-            split.value,
-            hats,
-            workers,
-            lambda done, total: display.work("painting", done, total),
-            lambda: bool(wish),
-        )
+    with _course() as course:
+        manifest = write_dataset(folder, count, seed, size_of(size), split.value, hats, workers, course)
     typer.echo(str(manifest))
-    raise typer.Exit(wish.exit_status)
 
 
 @data_app.command("check")
 def check(
     manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl.")],
-    resolution: Annotated[str, typer.Option(metavar="HxW", help="What it will be trained at.")] = "768x576",
+    resolution: Annotated[
+        str, typer.Option(metavar="HxW", help="What it will be trained at.")
+    ] = f"{RESOLUTION[0]}x{RESOLUTION[1]}",
     tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also draw some of it into this picture.")] = None,
 ) -> None:
@@ -307,28 +304,25 @@ def check(
     from .data.check import check_data
 
     with closing(_display()) as display:
-        report = check_data(manifest, _size(resolution), tokenizer=tokenizer, sheet=sheet, progress=display.work)
+        report = check_data(manifest, size_of(resolution), tokenizer=tokenizer, sheet=sheet, progress=display.work)
     typer.echo(report.render())
     raise typer.Exit(report.status)
 
 
 @data_app.command("cache")
 def cache(
-    config: Annotated[Path, typer.Argument(help="The configuration of a run.")], setting: Settings = None
+    config: Annotated[Path, typer.Argument(help="The configuration of a run.")],
+    setting: Settings = None,
+    device: Device = "auto",
 ) -> None:
     """Compute what a run reads instead of pictures and words; `train` does the same when it begins."""
-    from .data.cache import BuildStoppedError
-    from .dressing.task import cache_for
+    from .dressing.build import cache_for
+    from .dressing.config import TrainConfig
     from .run.config import load_config
-    from .run.interrupts import interrupts
 
-    settings = load_config(config, setting or [])
-    with interrupts() as wish, closing(_display()) as display:
-        try:
-            cached = cache_for(settings, display.work, lambda: bool(wish))
-        except BuildStoppedError as stopped:
-            typer.echo(f"{stopped} What is built is kept: the same command goes on from there.")
-            raise typer.Exit(wish.exit_status) from stopped
+    settings = load_config(config, TrainConfig, setting or [])
+    with _course() as course:
+        cached = cache_for(settings, device, course)
     typer.echo(f"{len(cached)} people are ready; {len(cached.quarantined)} were set aside.")
 
 
@@ -337,14 +331,24 @@ def cache(
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
-def _console() -> Console:
-    return Console()
-
-
 def _display() -> Any:
-    from .run.events import open_display
+    from .run.display import open_display
 
-    return open_display(_console())
+    return open_display(Console())
+
+
+@contextmanager
+def _course() -> Iterator[Course]:
+    """Long work that a person watches, and that Ctrl-C and SIGTERM stop; the command then ends with their status."""
+    from .progress import Course, StoppedError
+    from .run.interrupts import catch_signals
+
+    with catch_signals() as interrupts, closing(_display()) as display:
+        try:
+            yield Course(display.work, lambda: bool(interrupts))
+        except StoppedError as stopped:
+            typer.echo(f"{stopped} What is finished is kept: the same command goes on from there.")
+            raise typer.Exit(interrupts.exit_status) from stopped
 
 
 def _finish(outcome: Any, folder: Path) -> int:
@@ -370,32 +374,12 @@ def _in_words(error: OSError) -> str:
         return ours
     why = "The disk is full, or refuses." if error.errno in _DISK else "It is needed here."
     remedy = "free some space or correct the path; a run goes on with --resume, its checkpoints are unchanged."
-    return f"{error.filename or 'A file'}: {ours}.\n{why}\nWhat to do: {remedy}"
+    return str(refusal(f"{error.filename or 'A file'}:", ours, why, remedy))
 
 
 def _errno(error: OSError) -> int | None:
     """The system's number; errors in our words have it in their cause."""
     return error.__cause__.errno if error.errno is None and isinstance(error.__cause__, OSError) else error.errno
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, cross, width = text.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal() and int(height) % 8 == int(width) % 8 == 0):
-        raise ValueError(
-            f"{text!r} is not a size.\nIt is written height x width in pixels, both multiples of 8.\n"
-            "What to do: write, for example, 512x384."
-        )
-    return int(height), int(width)
-
-
-def _garment(text: str) -> tuple[str, Path]:
-    slot, equals, picture = text.partition("=")
-    if not equals or not slot:
-        raise ValueError(
-            f"--garment {text!r} does not say its kind.\nA garment is named with the kind it was trained as.\n"
-            "What to do: write --garment upper=shirt.png."
-        )
-    return slot, Path(picture)
 
 
 if __name__ == "__main__":

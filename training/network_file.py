@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from ..anydressing_core.atomic_write import write_atomically
-from ..anydressing_core.safetensors_header import quote, read_header, refusal
+from ..anydressing_core.refusals import quote, refusal
+from ..anydressing_core.safetensors_header import read_header
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -35,20 +36,28 @@ def load_network(path: Path, kind: str, build: Callable[[dict[str, Any]], Networ
 
     Raises ValueError when the file is none of this kind, or its tensors are not those of its shape.
     """
+    return read_network(path, kind, build)[0]
+
+
+def read_network(
+    path: Path, kind: str, build: Callable[[dict[str, Any]], Network], behind: str | None = None
+) -> tuple[Network, dict[str, Tensor]]:
+    """As `load_network`, and all of the file's tensors by name. behind: how names begin that the network lacks."""
     header = read_header(path)
     try:
         with torch.device("meta"):
             network = build(json.loads(header.metadata[_format(kind)]))
         expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        if {name: tensor.shape for name, tensor in header.tensors.items()} != expected:
+        found = {name: tensor.shape for name, tensor in header.tensors.items()}
+        if {name: shape for name, shape in found.items() if not (behind and name.startswith(behind))} != expected:
             raise ValueError("tensors of other names or shapes")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         why = f"It holds no {kind} that `anydressing train-base` made for the paper-doll world."
         raise refusal(quote(path.name), f"is not a {kind}", why, "name another file.") from error
     with safe_open(path, framework="pt", device="cpu") as file:
-        tensors = {name: file.get_tensor(name).float() for name in expected}
-    network.load_state_dict(tensors, assign=True)
-    return network.requires_grad_(False).eval()
+        tensors = {name: file.get_tensor(name).float() for name in found}
+    network.load_state_dict({name: tensors[name] for name in expected}, assign=True)
+    return network.requires_grad_(False).eval(), tensors
 
 
 def _format(kind: str) -> str:

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.sites import SD15
-from comfyui_anydressing.benchmarks import flops, schemes, training
-from comfyui_anydressing.benchmarks.rehearsal import tiny_networks
+from comfyui_anydressing.benchmarks import flops, schemes, training, training_counts, training_page, training_speed
+from comfyui_anydressing.benchmarks.rehearsal import Rehearsal, fake_rehearsal, tiny_networks
 from comfyui_anydressing.training.model.processors import DressingRole, dressed_prediction
 from comfyui_anydressing.training.run.needs import read_table
 
@@ -88,23 +88,23 @@ def test_committed_result_is_what_the_code_counts(costs):
 
 @pytest.fixture(scope="module")
 def tiny_config():
-    return training._config(1, False, 'memory.precision="fp32"', *training.TINY)
+    return training_counts.step_config(1, False, 'memory.precision="fp32"', *training_speed.TINY)
 
 
 def test_the_parts_of_a_training_step_add_up_to_it(tiny_config):
-    parts = training.parts(tiny_config, tiny_networks)
-    step = training.flops_of(training.fake_rehearsal(tiny_config, tiny_networks).step)
+    parts = training_counts.parts(tiny_config, tiny_networks)
+    step = training_counts.flops_of(fake_rehearsal(tiny_config, tiny_networks).run)
     assert sum(part.forward + part.backward for part in parts) == step
     assert all(part.forward > 0 and part.held > 0 for part in parts)
 
 
 def test_measuring_is_rehearsed_on_a_cpu():
-    rehearsal = training.Rehearsal(training._config(2, True, *training.TINY), tiny_networks("fp32").fill("cpu"))
-    speed = training._speed(rehearsal, torch.device("cpu"))
+    rehearsal = Rehearsal(training_counts.step_config(2, True, *training_speed.TINY), tiny_networks("fp32").fill("cpu"))
+    speed = training_speed.speed_of(rehearsal, torch.device("cpu"))
     assert (speed.batch, speed.checkpointing) == (2, True)
     assert speed.base > speed.full > 0
     assert speed.flops > 0
-    assert training.attention_kernel(48, torch.device("cpu"), torch.float32) == "flash_attention_for_cpu"
+    assert training_speed.attention_kernel(48, torch.device("cpu"), torch.float32) == "flash_attention_for_cpu"
 
 
 def test_the_page_on_training_memory_has_the_tables_numbers():
@@ -113,4 +113,4 @@ def test_the_page_on_training_memory_has_the_tables_numbers():
         for precision, memory in by_precision.items():
             row = next(line for line in page.splitlines() if line.startswith(f"| {preset} | {precision} |"))
             assert f"**{memory.peak:.2f}**" in row, "stale: run `python -m benchmarks.training --write`"
-    assert training.goal(read_table()) in page
+    assert training_page.goal(read_table()) in page

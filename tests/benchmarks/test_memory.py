@@ -18,11 +18,12 @@ from comfyui_anydressing.benchmarks.rehearsal import (
     step_memory,
     tiny_networks,
 )
+from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.run.config import preset_names
 from comfyui_anydressing.training.run.needs import GIB, MARGIN, StepMemory, read_table, what_fits, write_table
 
 
-def config(batch=1, checkpointing=False, texture=0.001, **memory):
+def config(batch=1, checkpointing=False, texture=0.001, extra="adapter.rank=4", **memory):
     settings = {"checkpointing": str(checkpointing).lower(), "precision": '"fp32"', **memory}
     return preset_config(
         "12gb",
@@ -30,6 +31,7 @@ def config(batch=1, checkpointing=False, texture=0.001, **memory):
         f"data.batch={batch}",
         f"losses.texture={texture}",
         "adapter.rank=4",
+        extra,
         *(f"memory.{name}={value}" for name, value in settings.items()),
     )
 
@@ -51,7 +53,7 @@ def saved_by_autograd(rehearsal) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        rehearsal.kept = rehearsal.predict(rehearsal.batch())  # alive, so that no address is used twice
+        rehearsal.kept = rehearsal.step.predict(rehearsal.batch())  # alive, so that no address is used twice
     return sum(size for pointer, size in saved.items() if pointer not in outside)
 
 
@@ -83,7 +85,7 @@ def test_fake_tensors_are_counted_as_real_ones():
         weight.grad = torch.zeros_like(weight)
     gradients = [weight.grad for weight in rehearsal.model.parameters()]
     with LiveMemory([*weights, *gradients]) as live:
-        rehearsal.step()
+        rehearsal.run()
     counted = tiny()
     assert (counted.held + max(counted.working, counted.texture)) * GIB == pytest.approx(live.peak, rel=0.02)
 
@@ -102,8 +104,13 @@ def test_two_phase_texture_needs_one_decode_whatever_the_batch():
     assert four.texture == pytest.approx(one.texture, rel=0.02)
 
 
-def test_one_phase_texture_needs_a_decode_for_everybody():
-    assert tiny(batch=4, two_phase_texture="false").texture > 3 * tiny(batch=4).texture
+@pytest.mark.parametrize(("most", "decoded"), [(0, 4), (1, 1), (3, 3)])
+def test_the_rehearsal_decodes_the_people_whom_the_trainer_would(monkeypatch, most, decoded):
+    rehearsal = Rehearsal(config(4, extra=f"losses.texture_samples={most}"), tiny_networks("fp32").fill("cpu"))
+    decode, rows = rehearsal.networks.vae.decode, []
+    monkeypatch.setattr(rehearsal.networks.vae, "decode", lambda latents: rows.append(len(latents)) or decode(latents))
+    rehearsal.run()
+    assert rows == [1] * decoded
 
 
 def test_no_texture_no_decode():
@@ -112,8 +119,8 @@ def test_no_texture_no_decode():
 
 def test_a_step_on_fake_tensors_has_no_content():
     rehearsal = fake_rehearsal(config(), tiny_networks)
-    prediction, loss = rehearsal.predict(rehearsal.batch())
-    assert type(prediction.noise).__name__ == type(loss).__name__ == "FakeTensor"
+    predicted = rehearsal.step.predict(rehearsal.batch())
+    assert type(predicted.estimate).__name__ == type(predicted.ldm).__name__ == "FakeTensor"
 
 
 def test_the_peak_is_the_sum_of_its_parts():
@@ -132,7 +139,7 @@ STALE = "training/presets/memory.json is stale: run `python -m benchmarks.traini
 
 
 def test_the_table_has_every_preset_for_sd15():
-    assert set(read_table()) == set(sd15_presets()) <= set(preset_names()), STALE
+    assert set(read_table()) == set(sd15_presets()) <= set(preset_names(TrainConfig)), STALE
 
 
 def test_the_smallest_preset_needs_what_the_table_says():

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo
-from comfyui_anydressing.anydressing_core.random_checkpoint import random_checkpoint
+from support.infos import make_info
+from support.random_file import random_checkpoint
 
 FLAGS = ["--cpu", "--use-pytorch-cross-attention", "--disable-api-nodes"]
 
@@ -53,25 +53,7 @@ def studio(host, pack):
 
 
 def random_info(unet, **changes):
-    slots = changes.get("slots", ("upper", "lower", "hat"))
-    settings = {
-        "slots": slots,
-        "rank": dict.fromkeys(slots, 4),
-        "alpha": dict.fromkeys(slots, 4.0),
-        "lora_targets": ("q", "k", "v"),
-        "feature_tap": "attn_input",
-        "null_token": True,
-        "garment_tokens": "all",
-        "resolution": (96, 64),
-        "loss_reading": "none",
-        "steps": 0,
-        "dataset": "none",
-        "dataset_licence": "CC0-1.0",
-        "training_config_hash": "0" * 64,
-        "title": "random numbers",
-        "author": "the tests",
-    }
-    return CheckpointInfo(unet=unet, **{**settings, **changes})
+    return make_info(unet, **{"slots": ("upper", "lower", "hat"), "resolution": (96, 64), **changes})
 
 
 class Studio:

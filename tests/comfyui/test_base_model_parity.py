@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-pytestmark = pytest.mark.comfyui
+pytestmark = [pytest.mark.comfyui, pytest.mark.usefixtures("one_thread")]
 
 EPS_TOLERANCE = 1e-4
 TOLERANCE = 1e-5
@@ -29,15 +29,6 @@ KL_SIZES = {
 """SD1.5's autoencoder, as ComfyUI names its sizes."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by sharing the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(random_models):
     return random_models / "checkpoints" / "anydressing_random_sd15.safetensors"
@@ -46,7 +37,7 @@ def checkpoint(random_models):
 @pytest.fixture(scope="module")
 def base(checkpoint, comfyui_path):
     tokenizer = comfyui_path / "comfy" / "sd1_tokenizer"
-    return load_base(checkpoint, device="cpu", dtype=torch.float32, tokenizer=tokenizer)
+    return load_base(checkpoint, tokenizer=tokenizer)
 
 
 def close(ours, theirs, tolerance):
@@ -141,7 +132,7 @@ def load_with(comfyui_path, tmp_path):
         }
         save_file(tensors, tmp_path / "small.safetensors")
         tokenizer = comfyui_path / "comfy" / "sd1_tokenizer"
-        return load_base(tmp_path / "small.safetensors", device="cpu", dtype=torch.float32, tokenizer=tokenizer)
+        return load_base(tmp_path / "small.safetensors", tokenizer=tokenizer)
 
     return load
 

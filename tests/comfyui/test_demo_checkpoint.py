@@ -10,24 +10,15 @@ import torch
 from comfyui_anydressing.anydressing_core.sites import UNetShape
 from comfyui_anydressing.training.base.model import load_base
 from comfyui_anydressing.training.paper_doll.networks.autoencoder import Decoder, Encoder
-from comfyui_anydressing.training.paper_doll.networks.base_file import write_base
+from comfyui_anydressing.training.paper_doll.networks.base_file import TinyVae, write_base
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-pytestmark = pytest.mark.comfyui
+pytestmark = [pytest.mark.comfyui, pytest.mark.usefixtures("one_thread")]
 
 SHAPE = UNetShape((64, 128, 128), (1, 1, 1), (True, True, True), True, 8, 768)
 PROMPT = "a woman with long black hair wearing a red striped sweater, on the beach"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by sharing the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +26,13 @@ def file(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("demo") / "paper_doll_base.safetensors"
     unet = UNet2DConditionModel(**SHAPE.to_diffusers())
-    latents = {"latent_mean": 0.3, "latent_std": 0.7}
-    write_base(path, unet=unet, encoder=Encoder(), decoder=Decoder(), **latents, word_table_seed=11, title="random")
+    write_base(path, unet=unet, vae=TinyVae(Encoder(), Decoder(), 0.3, 0.7), word_table_seed=11, title="random")
     return path
 
 
 @pytest.fixture(scope="module")
 def base(file, comfyui_path):
-    return load_base(file, device="cpu", dtype=torch.float32, tokenizer=comfyui_path / "comfy" / "sd1_tokenizer")
+    return load_base(file, tokenizer=comfyui_path / "comfy" / "sd1_tokenizer")
 
 
 @pytest.fixture(scope="module")

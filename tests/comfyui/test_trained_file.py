@@ -119,7 +119,7 @@ def server(file, people, comfyui_path, random_models):
 
 @pytest.fixture(scope="module")
 def trainer(people, checkpoint, tokenizer):
-    return Trainer(people, load_base(checkpoint, device="cpu", dtype=torch.float32, tokenizer=tokenizer))
+    return Trainer(people, load_base(checkpoint, tokenizer=tokenizer))
 
 
 def anydressing(root, *arguments):

@@ -20,26 +20,21 @@ from comfyui_anydressing.anydressing_core.checkpoint import (
     save_checkpoint,
 )
 from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo, describe_unet
-from comfyui_anydressing.anydressing_core.random_checkpoint import random_checkpoint
 from comfyui_anydressing.anydressing_core.sites import SD15, UNetShape
 from safetensors.torch import load_file, save_file
+from support.infos import make_info
+from support.random_file import random_checkpoint
 
 UNET = UNetShape((16, 32), (1, 1), (True, True), True, heads=4, cross_attention_dim=24)
 SITES = ("down_0_0", "down_1_0", "mid_0_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1")
-INFO = CheckpointInfo(
-    unet=UNET,
-    slots=("upper", "lower"),
+INFO = make_info(
+    UNET,
     rank={"upper": 4, "lower": 2},
     alpha={"upper": 8.0, "lower": 2.0},
-    lora_targets=("q", "k", "v"),
-    feature_tap="attn_input",
-    null_token=True,
-    garment_tokens="all",
     resolution=(768, 576),
     loss_reading="l2",
     steps=100_000,
     dataset="paper-doll",
-    dataset_licence="CC0-1.0",
     training_config_hash="ab" * 32,
     title="Zweiteiler für Größe 38",
     author="Ada",

@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint, read_info, save_checkpoint
-from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo
-from comfyui_anydressing.anydressing_core.random_checkpoint import random_checkpoint
 from comfyui_anydressing.anydressing_core.safetensors_header import HEADER_LIMIT, TENSOR_LIMIT, read_header
 from comfyui_anydressing.anydressing_core.sites import UNetShape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
+from support.infos import make_info
+from support.random_file import random_checkpoint
 
 CORE = Path(__file__).parents[2] / "anydressing_core"
 MEBIBYTE = 1 << 20
@@ -152,24 +152,8 @@ CORPUS = {
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A small checkpoint as it is published: one level, one slot, two sites with the null token."""
-    info = CheckpointInfo(
-        unet=UNetShape((8,), (1,), (True,), False, heads=2, cross_attention_dim=8),
-        slots=("upper",),
-        rank={"upper": 2},
-        alpha={"upper": 2.0},
-        lora_targets=("q", "k", "v"),
-        feature_tap="attn_input",
-        null_token=True,
-        garment_tokens="all",
-        resolution=(64, 64),
-        loss_reading="mse",
-        steps=1,
-        dataset="none",
-        dataset_licence="CC0-1.0",
-        training_config_hash="0" * 64,
-        title="Small",
-        author="tests",
-    )
+    unet = UNetShape((8,), (1,), (True,), False, heads=2, cross_attention_dim=8)
+    info = make_info(unet, slots=("upper",), rank={"upper": 2}, alpha={"upper": 2.0}, title="Small")
     path = tmp_path_factory.mktemp("good") / "good.safetensors"
     save_checkpoint(path, random_checkpoint(info, seed=0))
     return path

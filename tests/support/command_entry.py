@@ -5,21 +5,12 @@ from __future__ import annotations
 
 import errno
 import importlib
-import importlib.util
 import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from checkout import PACK, load_package
+
 NEEDED = ("cli", "run.start", "dressing.task", "commands.sample", "dressing.export", "paper_doll.world")
-
-
-def load_checkout():
-    """Import the checkout as `comfyui_anydressing`, as tests/conftest.py does, and return its command."""
-    name = "comfyui_anydressing"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    return importlib.import_module(f"{name}.training.cli").main
 
 
 def run_command(request):
@@ -32,7 +23,7 @@ def run_command(request):
 
 def limit_disk(quota):
     """Let the disk take so many bytes of checkpoints; then it is full, in the middle of a file."""
-    run_folder = importlib.import_module("comfyui_anydressing.training.run.folder")
+    run_folder = importlib.import_module(f"{PACK}.training.run.folder")
     write = run_folder.write_synced
 
     def limited(path, content):
@@ -47,12 +38,13 @@ def limit_disk(quota):
 
 
 if __name__ == "__main__":
-    main = load_checkout()
+    load_package()  # as tests/conftest.py does
+    main = importlib.import_module(f"{PACK}.training.cli").main
     if sys.argv[1:] == ["--serve"]:
         from fork_server import serve
 
         for module in NEEDED:
-            importlib.import_module(f"comfyui_anydressing.training.{module}")
+            importlib.import_module(f"{PACK}.training.{module}")
         serve(run_command)
     else:
         sys.exit(main())

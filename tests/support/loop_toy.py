@@ -8,12 +8,10 @@ As a script it trains in a folder, so that launchers can be tested: `python loop
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
@@ -21,15 +19,13 @@ from rich.console import Console
 from torch import nn
 
 if "comfyui_anydressing" not in sys.modules:  # a script
-    ROOT = Path(__file__).parents[2]
-    SPEC = importlib.util.spec_from_file_location(
-        "comfyui_anydressing", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    sys.modules["comfyui_anydressing"] = importlib.util.module_from_spec(SPEC)
+    from checkout import load_package
+
+    load_package()
 
 from comfyui_anydressing.training.run.config import RunConfig, parse_config
-from comfyui_anydressing.training.run.loop import Terms
 from comfyui_anydressing.training.run.start import end_one_of_several, train
+from comfyui_anydressing.training.run.task import Terms
 
 ITEMS = 12
 
@@ -107,9 +103,9 @@ class Toy:
         parts = {"square": loss.detach()} | ({"gradient of square": 1.0} if measure else {})
         return Terms(loss, parts)
 
-    def preview(self, step, watch):
+    def preview(self, step, progress):
         for done in range(self.trouble.preview_steps):
-            watch(done, self.trouble.preview_steps)
+            progress("preview", done, self.trouble.preview_steps)
             time.sleep(0.05)
         self.previews.append((step, float(self.module[0].weight.detach()[0, 0])))
         torch.rand(3)
@@ -131,7 +127,7 @@ def toy_config(folder, *overrides):
         checkpoints = {{ every = 10 }}
         preview = {{ every = 0 }}
     """
-    return parse_config(text, "the toy", overrides, RunConfig)
+    return parse_config(text, "the toy", RunConfig, overrides)
 
 
 def train_toy(config, trouble=Trouble(), *, resume=False, console=None, digest="points"):
@@ -151,7 +147,7 @@ def train_toy(config, trouble=Trouble(), *, resume=False, console=None, digest="
 def answer(request):
     """Train as a request says. Returns what the command line would: 0, 128 + signal, or 1 for a refusal, which is said."""
     try:
-        config = parse_config(request["config"], "the toy", (), RunConfig)
+        config = parse_config(request["config"], "the toy", RunConfig)
         outcome, _ = train_toy(config, Trouble(**request["trouble"]), resume=request["resume"])
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")

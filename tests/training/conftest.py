@@ -9,16 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo
 from comfyui_anydressing.anydressing_core.sites import UNetShape
 from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.paper_doll.world import write_dataset
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from support import infos
 from transformers import CLIPTextConfig, CLIPTextModel
 
 SHAPE = UNetShape((16, 32), (1, 1), (True, True), mid_attention=True, heads=4, cross_attention_dim=24)
@@ -32,29 +33,7 @@ def unet():
 
 @pytest.fixture
 def make_info():
-    def make(**changes):
-        slots = changes.get("slots", ("upper", "lower"))
-        settings = {
-            "unet": SHAPE,
-            "slots": slots,
-            "rank": dict.fromkeys(slots, 4),
-            "alpha": dict.fromkeys(slots, 4.0),
-            "lora_targets": ("q", "k", "v"),
-            "feature_tap": "attn_input",
-            "null_token": True,
-            "garment_tokens": "all",
-            "resolution": (64, 48),
-            "loss_reading": "ldm mse, localisation l2",
-            "steps": 0,
-            "dataset": "none",
-            "dataset_licence": "CC0-1.0",
-            "training_config_hash": "0" * 64,
-            "title": "test",
-            "author": "the tests",
-        }
-        return CheckpointInfo(**{**settings, **changes})
-
-    return make
+    return partial(infos.make_info, SHAPE)
 
 
 @pytest.fixture

@@ -21,50 +21,24 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...anydressing_core.latents import is_whole
 from ...anydressing_core.sites import UNetShape
 from ...anydressing_core.word_table import POSITIONS
+from ..hardware import CPU, Hardware
 from .part import Module
 from .plan import Plan, plan_base
+from .schedule import NoiseSchedule
 from .text import with_positions
 from .tokenizer import load_tokenizer
 from .vae import Vae, latent_scale_and_shift, narrowed, with_latent_scale
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
-    """SD1.5's: 1000 timesteps, betas scaled-linear from 0.00085 to 0.012, a U-Net that predicts the noise (epsilon).
-
-    alphas_cumprod: (1000,), the a_t of Eq. 10, double precision, on the CPU; timestep counts 0..999.
-    """
-
-    alphas_cumprod: Tensor
-
-    @classmethod
-    def sd15(cls) -> NoiseSchedule:
-        """Compute SD1.5's schedule."""
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        return cls((1 - betas).cumprod(0))
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        """z_t of clean latents (B, 4, h, w) at timestep (B,)."""
-        signal, spread = self._weights(timestep, latents)
-        return signal * latents + spread * noise
-
-    def remove_noise(self, noisy: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        """The one-step estimate of the clean latents from z_t and the predicted noise (Eq. 10)."""
-        signal, spread = self._weights(timestep, noisy)
-        return (noisy - spread * noise) / signal
-
-    def _weights(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alphas = self.alphas_cumprod[timestep.cpu()].reshape(-1, 1, 1, 1)
-        return alphas.sqrt().to(like), (1 - alphas).sqrt().to(like)
-
-
-@dataclass(frozen=True)
 class BaseModel:
     """A base model, frozen and in eval mode.
 
-    name: the file's or the folder's. sha256: of the file; of a folder's weight files, one after the other.
+    name: the file's or the folder's. sha256: of the file; of a folder's weight files, one after the other. hardware: on
+    and in what it was loaded.
     """
 
     name: str
@@ -75,6 +49,7 @@ class BaseModel:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     schedule: NoiseSchedule
+    hardware: Hardware
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -94,7 +69,7 @@ class BaseModel:
 
         The result is what ComfyUI's U-Net is given: VAE Encode, then `process_latent_in`. It has the images' dtype.
         """
-        assert images.shape[-2] % 8 == images.shape[-1] % 8 == 0
+        assert is_whole((images.shape[-2], images.shape[-1]))
         # Without gradients: under gradient checkpointing diffusers' tiny encoder forgets its scaling to [0, 1].
         encoded: Any = self.vae.encode(images.to(self.vae.device, self.vae.dtype))
         latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
@@ -114,20 +89,20 @@ class BaseModel:
 
 def load_base(
     path: str | os.PathLike[str],
+    hardware: Hardware = CPU,
     *,
-    device: torch.device | str,
-    dtype: torch.dtype,
     tokenizer: str | os.PathLike[str] | None = None,
 ) -> BaseModel:
     """Load a base model from one SD1.5 `.safetensors` file, a demo checkpoint among them, or from a diffusers folder.
 
-    dtype: the U-Net's and the autoencoder's; the autoencoder takes float32 instead of float16, in which it overflows.
-    The text encoder computes in float32 always, as ComfyUI's does. tokenizer: a folder with CLIP's vocab.json and
+    hardware: where it computes; its precision is the U-Net's and the autoencoder's, which takes fp32 instead of fp16,
+    in which it overflows. The text encoder computes in fp32 always, as ComfyUI's does. tokenizer: a folder with CLIP's vocab.json and
     merges.txt; None looks in the places of `tokenizer.tokenizer_places`. Raises ValueError for everything that is
     not a base model AnyDressing can train on.
     """
     plan = plan_base(path)
     words = load_tokenizer(Path(path), tokenizer, plan.text.network.config.vocab_size)
+    device, dtype = hardware.device, hardware.dtype
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
     return BaseModel(
         name=Path(path).name,
@@ -138,6 +113,7 @@ def load_base(
         text_encoder=with_positions(plan.text.load(device, torch.float32), device),
         tokenizer=words,
         schedule=NoiseSchedule.sd15(),
+        hardware=hardware,
     )
 
 

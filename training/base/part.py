@@ -17,7 +17,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ...anydressing_core.safetensors_header import Header, quote, read_header, refusal
+from ...anydressing_core.refusals import quote, refusal
+from ...anydressing_core.safetensors_header import Header, read_header
 
 SD15_INSTEAD = "choose an SD1.5 checkpoint."
 

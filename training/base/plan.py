@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...anydressing_core.demo_checkpoint import DemoInfo, is_demo_checkpoint
-from ...anydressing_core.safetensors_header import quote, refusal
+from ...anydressing_core.refusals import quote, refusal
 from ...anydressing_core.sites import UNetShape
 from .part import SD15_INSTEAD, Module, Part, checked_header, config_beside, part_below, part_in_folder, read_json
 from .text import WordTable, plan_text, plan_word_table

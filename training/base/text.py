@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...anydressing_core.safetensors_header import quote
+from ...anydressing_core.refusals import quote
 from ...anydressing_core.sites import UNetShape
 from ...anydressing_core.word_table import POSITIONS, WIDTH, WORDS, word_table
 from .part import SD15_INSTEAD, Module, Part, filled, matched, run_of_widths

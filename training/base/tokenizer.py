@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from ...anydressing_core.safetensors_header import quote, refusal
+from ...anydressing_core.refusals import quote, refusal
 
 
 def tokenizer_places(path: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from ...anydressing_core.safetensors_header import quote
+from ...anydressing_core.refusals import quote
 from ...anydressing_core.sites import SD15, UNetShape
 from .names import ldm_unet_name
 from .part import SD15_INSTEAD, Module, Part, config_beside, matched

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import nn
 
 from ...anydressing_core.demo_checkpoint import LATENT_SCALE
-from ...anydressing_core.safetensors_header import quote
+from ...anydressing_core.refusals import quote
 from .names import ldm_vae_name, old_attention_name, taesd_name
 from .part import Module, Part, config_beside, matched, run_of_widths
 

@@ -87,7 +87,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class Diagnosis:
     """preset: the best one for this machine, None when none fits. why: the reason in one sentence."""
 
     facts: Facts
@@ -110,15 +110,15 @@ class Report:
         return f"{text}\n{verdict}\n"
 
 
-def examine(folder: Path | None = None) -> Report:
+def examine(folder: Path | None = None) -> Diagnosis:
     """Look at this machine. folder: where runs will go, the working directory when None."""
     return judge(gather(folder or Path.cwd()), read_table())
 
 
-def judge(facts: Facts, table: Presets) -> Report:
+def judge(facts: Facts, table: Presets) -> Diagnosis:
     """Draw the conclusions. table: what the presets for SD1.5 need."""
     preset, why, about_gpu = _choice(facts, table)
-    return Report(facts, preset, why, (*_about_packages(facts), *about_gpu, *_about_the_rest(facts)))
+    return Diagnosis(facts, preset, why, (*_about_packages(facts), *about_gpu, *_about_the_rest(facts)))
 
 
 # ---- which preset ---------------------------------------------------------------------------------------------------

@@ -14,298 +14,123 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.safetensors_header import quote, refusal
+from ...anydressing_core.digests import content_key
+from ...anydressing_core.latents import is_whole
+from ...anydressing_core.refusals import refusal
+from ..defaults import MOST_BAD
+from ..progress import UNWATCHED, Course
+from .cached import CachedData, GarmentKeys, PersonKeys
 from .edges import THRESHOLDS, canny_edges
-from .entries import Entries, content_key, tensor_digest, unwritable
+from .encoders import Encoders
+from .entries import Entries, unwritable
 from .manifest import Item, Manifest, WornGarment
-from .pictures import BadPictureError, Size, Source, cut_out, flat_lay, person_picture, worn_mask
-
-if TYPE_CHECKING:
-    from ..base.model import BaseModel
+from .pictures import (
+    READ_AT_ONCE,
+    BadPictureError,
+    Size,
+    Source,
+    cut_out,
+    flat_lay,
+    person_picture,
+    worn_mask,
+)
 
 VERSION = 1
 """To be raised whenever this module or `pictures` makes other entries of the same files."""
 
-CELL = 8  # pixels of a latent cell
-READ_AT_ONCE = 64
 NAMED_BAD = 3
 
-Progress = Callable[[str, int, int], None]
 Tensors = dict[str, Tensor]
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
-class BuildStoppedError(Exception):
-    """Building was stopped on request; what was built is kept, and the next build goes on from there."""
-
-
-class Encoders(Protocol):
-    """What fills the cache. The fingerprints change with whatever changes the encodings."""
-
-    latent_fingerprint: str
-    text_fingerprint: str
-
-    def encode_mode(self, images: Tensor) -> Tensor:
-        """Encode images (B, 3, H, W) in [-1, 1] to scaled latents (B, 4, h, w)."""
-        ...
-
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Embed texts: (B, 77, C), float32."""
-        ...
-
-
-class BaseEncoders:
-    """The encoders of a base model."""
-
-    def __init__(self, base: BaseModel) -> None:
-        vae, words = base.vae, base.tokenizer.get_vocab()
-        scale = [type(vae).__name__, str(vae.config["scaling_factor"]), str(vae.config["shift_factor"])]
-        self.latent_fingerprint = tensor_digest(vae.state_dict(), *scale)
-        # CLIP's words stand in the order of its merges, so they tell those, too.
-        self.text_fingerprint = tensor_digest(base.text_encoder.state_dict(), json.dumps(words, sort_keys=True))
-        self.encode_mode, self.encode_text = base.encode_mode, base.encode_text
-
-
-# --- what training reads ---------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class CachedGarment:
-    """A garment. latent: of its canvas, (4, h, w) float32. cells: which of them show it, (h, w) bool, never none.
+class Wanted:
+    """What of a data set a run reads.
 
-    mask: where it shows on the person, M_k, (H, W) bool, never nowhere.
+    resolution: height, width in pixels, in whole latent cells. slots: garments of others are passed over, and people
+    who wear nothing else are left out. most_bad: the share of people whose pictures may be bad. edges: whether P of
+    Eq. 13 is wanted.
     """
 
-    slot: str
-    latent: Tensor
-    cells: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True)
-class CachedPerson:
-    """A person. latent: (4, h, w) float32. text: (77, C) float32. edges: P of Eq. 13, (H, W) bool; None if not built."""
-
-    id: str
-    caption: str
-    latent: Tensor
-    text: Tensor
-    garments: tuple[CachedGarment, ...]
-    edges: Tensor | None
-
-
-@dataclass(frozen=True)
-class GarmentKeys:
-    """Where a garment's entries are."""
-
-    slot: str
-    latent: str
-    mask: str
-
-
-@dataclass(frozen=True)
-class PersonKeys:
-    """Where a person's entries are. picture: the file of the person."""
-
-    id: str
-    caption: str
-    picture: Source
-    latent: str
-    text: str
-    edges: str | None
-    garments: tuple[GarmentKeys, ...]
-
-    @property
-    def all(self) -> list[str]:
-        """Every key of this person."""
-        pieces = [key for garment in self.garments for key in (garment.mask, garment.latent)]
-        return [self.latent, *([self.edges] if self.edges else []), *pieces, self.text]
-
-
-@dataclass(frozen=True)
-class CachedData:
-    """The usable people of a split, in the manifest's order.
-
-    It holds keys alone, so it is pickled cheaply, and it changes nothing, so threads may read at once. Whatever is
-    read is verified; ValueError when a file was changed since the cache was opened. quarantined: id -> the bad file and
-    what is wrong with it. left_out: how many people wear none of the slots.
-    """
-
-    entries: Entries
     resolution: Size
-    people: tuple[PersonKeys, ...]
-    no_text_key: str
-    quarantined: Mapping[str, str]
-    left_out: int
-
-    def __len__(self) -> int:
-        return len(self.people)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The people's ids."""
-        return tuple(person.id for person in self.people)
-
-    @property
-    def digest(self) -> str:
-        """The sha256 over ids, keys and order: what a resumed run must find again."""
-        rows = [
-            [person.id, *person.all, *(garment.slot for garment in person.garments), person.edges is not None]
-            for person in self.people
-        ]
-        return content_key("data", json.dumps([rows, self.no_text_key]))
-
-    @property
-    def no_text(self) -> Tensor:
-        """The embedding of the empty text, (77, C) float32."""
-        return self._text(self.no_text_key)
-
-    def load(self, index: int) -> CachedPerson:
-        """Read all that is cached of a person."""
-        person = self.people[index]
-        return CachedPerson(
-            person.id,
-            person.caption,
-            self.latent(index),
-            self.text(index),
-            tuple(map(self._garment, person.garments)),
-            self.edges(index),
-        )
-
-    def latent(self, index: int) -> Tensor:
-        """The person's latent, (4, h, w) float32."""
-        return self.entries.read(self.people[index].latent)["latent"]
-
-    def text(self, index: int) -> Tensor:
-        """The caption's embedding, (77, C) float32."""
-        return self._text(self.people[index].text)
-
-    def edges(self, index: int) -> Tensor | None:
-        """The edges of the person's picture, (H, W) bool; None if not built."""
-        key = self.people[index].edges
-        return None if key is None else self._bits(key)
-
-    def garment_latents(self, index: int) -> tuple[Tensor, ...]:
-        """The latents of the garments, each (4, h, w) float32."""
-        return tuple(self.entries.read(garment.latent)["latent"] for garment in self.people[index].garments)
-
-    def picture(self, index: int) -> Tensor:
-        """The person's picture I, read from its file: (3, H, W) in [-1, 1]."""
-        source = self.people[index].picture
-        try:
-            return person_picture(source, self.resolution)
-        except BadPictureError as error:
-            remedy = "put the file back and resume; with another picture, begin a new run."
-            raise refusal(
-                quote(source.name), "changed while the run was going", f"Reason: {error.why}.", remedy
-            ) from error
-
-    def _garment(self, keys: GarmentKeys) -> CachedGarment:
-        encoded = self.entries.read(keys.latent)
-        return CachedGarment(keys.slot, encoded["latent"], encoded["cells"], self._bits(keys.mask))
-
-    def _text(self, key: str) -> Tensor:
-        return self.entries.read(key)["text"]
-
-    def _bits(self, key: str) -> Tensor:
-        bits = self.entries.read(key)["bits"].numpy()
-        return torch.from_numpy(np.unpackbits(bits, axis=1).astype(bool))
-
-
-# --- building --------------------------------------------------------------------------------------------------------
+    slots: Collection[str]
+    split: str = "train"
+    most_bad: float = MOST_BAD
+    edges: bool = True
 
 
 def build_cache(
-    manifest: Manifest,
-    encoders: Encoders,
-    folder: Path,
-    *,
-    resolution: Size,
-    slots: Collection[str],
-    split: str = "train",
-    most_bad: float = 0.05,
-    batch: int = 8,
-    edges: bool = True,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
+    manifest: Manifest, encoders: Encoders, folder: Path, wanted: Wanted, *, batch: int = 8, course: Course = UNWATCHED
 ) -> CachedData:
     """Open the cache of one split, verify what it holds and build what is missing.
 
-    resolution: height, width in pixels, multiples of 8. slots: garments of others are passed over, and people who wear
-    nothing else are left out. most_bad: the share of people whose pictures may be bad; these are left out and named in
-    `quarantine-<split>.jsonl`, which is written anew. batch: pictures encoded at once. edges: whether they are wanted.
-    progress: told (what, done, total). stop: asked between batches.
-
-    Raises ValueError for too many bad people or none left, BuildStoppedError after `stop`, and OSError, with its errno,
-    when the disk is full or refuses.
+    People with bad pictures are left out and named in `quarantine-<split>.jsonl`, which is written anew. batch:
+    pictures encoded at once. Raises ValueError for too many bad people or none left, StoppedError when it is stopped,
+    and OSError, with its errno, when the disk is full or refuses.
     """
-    assert all(side % CELL == 0 for side in resolution)
-    course = _Course(progress or (lambda what, done, total: None), stop or (lambda: False))
-    everyone = manifest.of_split(split)
-    wearing = [(item, worn) for item in everyone if (worn := [one for one in item.garments if one.slot in slots])]
-    left_out = len(everyone) - len(wearing)
+    assert is_whole(wanted.resolution)
+    wearing = _wearing(manifest.of_split(wanted.split), wanted.slots)
+    left_out = len(manifest.of_split(wanted.split)) - len(wearing)
     if left_out:
-        logger.warning("%d of %d people wear none of %s: left out.", left_out, len(everyone), ", ".join(slots))
-    entries, plan = Entries(folder), _Plan(encoders, resolution, edges)
+        everyone = left_out + len(wearing)
+        logger.warning("%d of %d people wear none of %s: left out.", left_out, everyone, ", ".join(wanted.slots))
+    entries, plan = Entries(folder), _Plan(encoders, wanted.resolution, wanted.edges)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         names = dict.fromkeys(name for item, worn in wearing for name in _files(item, worn))
         sources, unread = _find_sources(manifest, list(names), course, pool)
-        bad: dict[str, BadPictureError] = {}
-        people: list[PersonKeys] = []
-        for item, worn in wearing:
-            missing = next((unread[name] for name in _files(item, worn) if name in unread), None)
-            if missing is None:
-                people.append(plan.person(item, worn, sources))
-            else:
-                bad[item.id] = missing
+        people, bad = _planned(plan, wearing, sources, unread)
         no_text = plan.caption("")
-        builder = _Builder(entries, encoders, course, pool, batch)
-        failed = builder.build(plan)
+        failed = _Builder(entries, encoders, course, pool, batch).build(plan)
     for person in people:
         failure = next((failed[key] for key in person.all if key in failed), None)
         if failure is not None:
             bad[person.id] = failure
     bad = {item.id: bad[item.id] for item, _ in wearing if item.id in bad}
-    list_of_bad = _write_quarantine(folder, split, bad)
-    _refuse_too_many(bad, len(wearing), most_bad, list_of_bad, split)
+    list_of_bad = _write_quarantine(folder, wanted.split, bad)
+    _refuse_too_many(bad, len(wearing), wanted, list_of_bad)
     usable = tuple(person for person in people if person.id not in bad)
     reasons = {name: str(error) for name, error in bad.items()}
-    return CachedData(entries, resolution, usable, no_text, reasons, left_out)
+    return CachedData(entries, wanted.resolution, usable, no_text, reasons, left_out)
+
+
+Wearing = list[tuple[Item, list[WornGarment]]]
+"""People with those of their garments that are wanted."""
+
+
+def _wearing(people: Sequence[Item], slots: Collection[str]) -> Wearing:
+    return [(item, worn) for item in people if (worn := [one for one in item.garments if one.slot in slots])]
+
+
+def _planned(
+    plan: _Plan, wearing: Wearing, sources: Mapping[str, Source], unread: Mapping[str, BadPictureError]
+) -> tuple[list[PersonKeys], dict[str, BadPictureError]]:
+    """The keys of everybody all of whose files can be read; and by id, of the others, the first that cannot."""
+    people: list[PersonKeys] = []
+    bad: dict[str, BadPictureError] = {}
+    for item, worn in wearing:
+        missing = next((unread[name] for name in _files(item, worn) if name in unread), None)
+        if missing is None:
+            people.append(plan.person(item, worn, sources))
+        else:
+            bad[item.id] = missing
+    return people, bad
 
 
 @dataclass(frozen=True)
-class _Course:
-    """Between batches: whoever waits is told, and may stop."""
-
-    progress: Progress
-    stop: Callable[[], bool]
-
-    def batches(self, what: str, things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-        for start in range(0, len(things), size):
-            if self.stop():
-                raise BuildStoppedError(f"Building the cache was stopped: {what}, {start} of {len(things)}.")
-            if start == 0:
-                self.progress(what, 0, len(things))
-            yield things[start : start + size]
-            self.progress(what, min(start + size, len(things)), len(things))
-
-
-@dataclass(frozen=True)
-class _Recipe:
+class _EntryRecipe:
     """How an entry is made of files. file: which one is named when its latents are bad."""
 
     file: str
@@ -325,8 +150,8 @@ class _Plan:
     encoders: Encoders
     resolution: Size
     with_edges: bool
-    encoded: dict[str, _Recipe] = field(default_factory=dict)
-    drawn: dict[str, _Recipe] = field(default_factory=dict)
+    encoded: dict[str, _EntryRecipe] = field(default_factory=dict)
+    drawn: dict[str, _EntryRecipe] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
 
     def person(self, item: Item, worn: Sequence[WornGarment], sources: Mapping[str, Source]) -> PersonKeys:
@@ -362,14 +187,14 @@ class _Plan:
 
     def _add(
         self,
-        recipes: dict[str, _Recipe],
+        recipes: dict[str, _EntryRecipe],
         kind: str,
         sources: Sequence[Source],
         make: Callable[..., Tensors],
         *parts: str | int,
     ) -> str:
         key = content_key(kind, VERSION, *self.resolution, *(source.sha256 for source in sources), *parts)
-        recipes[key] = _Recipe(sources[0].name, partial(make, *sources, self.resolution))
+        recipes[key] = _EntryRecipe(sources[0].name, partial(make, *sources, self.resolution))
         return key
 
 
@@ -377,7 +202,7 @@ class _Plan:
 class _Builder:
     entries: Entries
     encoders: Encoders
-    course: _Course
+    course: Course
     pool: ThreadPoolExecutor
     batch: int
 
@@ -397,10 +222,10 @@ class _Builder:
             self._write({key: {"text": text.float()} for key, text in zip(keys, texts, strict=True)})
         return failed
 
-    def _build_pictures(self, recipes: Mapping[str, _Recipe]) -> dict[str, BadPictureError]:
+    def _build_pictures(self, recipes: Mapping[str, _EntryRecipe]) -> dict[str, BadPictureError]:
         made: dict[str, Tensors] = {}
         failed: dict[str, BadPictureError] = {}
-        for key, result in zip(recipes, self.pool.map(_Recipe.attempt, recipes.values()), strict=True):
+        for key, result in zip(recipes, self.pool.map(_EntryRecipe.attempt, recipes.values()), strict=True):
             if isinstance(result, BadPictureError):
                 failed[key] = result
             else:
@@ -465,7 +290,7 @@ def _files(item: Item, worn: Sequence[WornGarment]) -> list[str]:
 
 
 def _find_sources(
-    manifest: Manifest, names: Sequence[str], course: _Course, pool: ThreadPoolExecutor
+    manifest: Manifest, names: Sequence[str], course: Course, pool: ThreadPoolExecutor
 ) -> tuple[dict[str, Source], dict[str, BadPictureError]]:
     """The files by name, and those that cannot be read."""
 
@@ -501,17 +326,17 @@ def _write_quarantine(folder: Path, split: str, bad: Mapping[str, BadPictureErro
     return path
 
 
-def _refuse_too_many(
-    bad: Mapping[str, BadPictureError], total: int, most_bad: float, list_of_bad: Path, split: str
-) -> None:
+def _refuse_too_many(bad: Mapping[str, BadPictureError], total: int, wanted: Wanted, list_of_bad: Path) -> None:
     if not total:
         why = "A garment is trained when its slot is one of adapter.slots."
-        raise refusal(f"Split {split!r} of the data", "has nobody to train on", why, "name slots that the data has.")
+        raise refusal(
+            f"Split {wanted.split!r} of the data", "has nobody to train on", why, "name slots that the data has."
+        )
     if not bad:
         return
     named = "; ".join(f"{name}: {error}" for name, error in list(bad.items())[:NAMED_BAD])
-    if len(bad) / total > most_bad or len(bad) == total:
-        problem = f"have bad pictures; at most {most_bad:.0%} may"
+    if len(bad) / total > wanted.most_bad or len(bad) == total:
+        problem = f"have bad pictures; at most {wanted.most_bad:.0%} may"
         remedy = f"mend them or take them out of the manifest; all are listed in {str(list_of_bad)!r}."
         raise refusal(f"{len(bad)} of {total} people", problem, f"{named}.", remedy)
     logger.warning("%d of %d people have bad pictures and are left out: %s.", len(bad), total, named)

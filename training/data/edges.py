@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ...anydressing_core.pixels import as_pixels
 
 THRESHOLDS = (100, 200)
 """Canny's low and high threshold on 8-bit luminance, with OpenCV's 3x3 Sobel and L1 gradient; the paper names none."""
@@ -19,9 +22,8 @@ def canny_edges(image: Tensor) -> Tensor:
     """
     import cv2
 
-    eight_bit = ((image.detach().float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
     edges: list[Tensor] = []
-    for picture in eight_bit.permute(0, 2, 3, 1).contiguous().numpy():  # -> (H, W, 3)
-        luminance = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    for picture in image:
+        luminance = cv2.cvtColor(np.ascontiguousarray(as_pixels(picture)), cv2.COLOR_RGB2GRAY)
         edges.append(torch.from_numpy(cv2.Canny(luminance, *THRESHOLDS)))
     return (torch.stack(edges)[:, None] > 0).to(image.device, torch.float32)

@@ -6,21 +6,20 @@ cache/3f/3f9a....safetensors
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.safetensors_header import read_header, refusal
+from ...anydressing_core.digests import tensor_digest
+from ...anydressing_core.refusals import refusal
+from ...anydressing_core.safetensors_header import read_header
 
 CHECKSUM = "sha256"
 
@@ -66,20 +65,6 @@ class Entries:
         except ValueError:
             return False
         return True
-
-
-def content_key(kind: str, *parts: str | int) -> str:
-    """The sha256 of whatever decides an entry's content."""
-    return hashlib.sha256(json.dumps([kind, *parts]).encode()).hexdigest()
-
-
-def tensor_digest(tensors: Mapping[str, Tensor], *words: str) -> str:
-    """The sha256 over names, dtypes, shapes and values of tensors, and over some words."""
-    digest = hashlib.sha256(json.dumps(words).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def unwritable(folder: Path, error: OSError) -> OSError:

@@ -18,18 +18,21 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...anydressing_core.canvas import canvas_mask, foreground_cells, garment_canvas
-from ...anydressing_core.safetensors_header import quote
+from ...anydressing_core.pixels import as_signed
+from ...anydressing_core.refusals import quote
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """What is read; other decoders of Pillow start programs or are rarely looked after."""
 
 MOST_PIXELS = 89_478_485
 """Pillow's own limit, where it would only warn: a small file can unfold into gigabytes."""
+
+READ_AT_ONCE = 64
+"""Files that are read between two looks at whether to go on."""
 
 MASK_THRESHOLD = 128
 CUT_OUT_MARGIN = 0.05
@@ -38,8 +41,6 @@ CUT_OUT_MARGIN = 0.05
 GREYS = range(26, 230)
 """What is clearly neither black nor white: a tenth of the way from both."""
 
-Pixels = NDArray[np.uint8]
-"""A picture, (H, W, 3)."""
 
 Size = tuple[int, int]
 Fault = Literal["unreadable", "mask size", "empty mask", "cut off", "blank"]
@@ -188,7 +189,7 @@ def _shape_on(mask: Source, person: Source) -> tuple[Image.Image, tuple[int, int
 
 
 def _tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+    return as_signed(np.array(image))
 
 
 def _with_cells(source: Source, canvas: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ...anydressing_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ...anydressing_core.checkpoint_info import CheckpointInfo
-from ...anydressing_core.safetensors_header import refusal
+from ...anydressing_core.refusals import refusal
 from ..run.config import parse_config
 from ..run.folder import CONFIG, RunFolder
+from .config import TrainConfig
 
 START = "start.safetensors"
 """In a run's folder: the AnyDressing file as it was before step 0. What a checkpoint lacks, a finished file takes from it."""
@@ -68,8 +69,10 @@ def _file_and_trained(run: RunFolder, step: int | None) -> tuple[Checkpoint, set
     start = load_checkpoint(run.path / START)
     named = {name.removeprefix("adapter."): tensor for name, tensor in trained.items()}
     # A resumed run may have been given other settings than at its start: how long it goes, what it shows and keeps.
-    config = parse_config(run.config, str(run.path / CONFIG))
-    info = replace(start.info, steps=start.info.steps + step, training_config_hash=config.digest)
+    config = parse_config(run.config, str(run.path / CONFIG), TrainConfig)
+    stated = config.memory.precision  # all that a run from before files said it can tell
+    precision = start.info.precision or (None if stated == "auto" else stated)
+    info = replace(start.info, steps=start.info.steps + step, training_config_hash=config.digest, precision=precision)
     return Checkpoint(info, {**start.tensors, **named}), set(named)
 
 

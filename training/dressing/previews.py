@@ -9,23 +9,37 @@ All pictures of a person start from the same noise, at every step, so that they 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.heat_maps import COLOURS, Colour, overlay
+from ...anydressing_core.heat_maps import overlay
+from ...anydressing_core.latents import Size
+from ...anydressing_core.pixels import Pixels
 from ..base.model import BaseModel
-from ..data.pictures import Pixels
 from ..model.dressing import DressingModel
-from ..model.sampling import Garment, Person, Progress, SamplingSettings, sample_people
-
-FOLDER = "previews"
+from ..model.people import EncodedGarment, Person, sample_people
+from ..model.sampling import SamplingSettings, Tick
+from ..sheets import (
+    BETWEEN,
+    CAPTION,
+    GAP,
+    GREY,
+    HEADER,
+    INK,
+    MARGIN,
+    PAPER,
+    PICTURE_HEIGHT,
+    TITLES,
+    draw_flat_lays,
+    draw_legend,
+    fitted,
+    typeface,
+    write_line,
+)
 
 
 @dataclass(frozen=True)
@@ -39,19 +53,19 @@ class Sitter:
     name: str
     caption: str
     text: Tensor
-    garments: Sequence[Garment]
+    garments: Sequence[EncodedGarment]
     flat_lays: Sequence[Pixels]
     truth: Pixels | None = None
 
     @property
-    def outfits(self) -> list[Sequence[Garment]]:
+    def outfits(self) -> list[Sequence[EncodedGarment]]:
         """What is worn in this sitter's pictures: nothing, each garment alone if there are several, all of them."""
         singles = [[garment] for garment in self.garments] if len(self.garments) > 1 else []
         return [[], *singles, self.garments]
 
 
 @dataclass(frozen=True)
-class Row:
+class PreviewRow:
     """A sitter's pictures. singles: one a garment; none for a sitter with one garment. maps: A_k (N, h, w)."""
 
     caption: str
@@ -71,17 +85,14 @@ def sample_rows(
     no_text: Tensor,
     settings: SamplingSettings,
     *,
-    seed: int,
-    size: tuple[int, int],
+    size: Size,
     batch: int = 4,
-    progress: Progress | None = None,
-) -> list[Row]:
+    tick: Tick | None = None,
+) -> list[PreviewRow]:
     """Sample every sitter without garments, in each alone and in all; the arguments are those of `sample_people`."""
     people = [Person(sitter.name, sitter.text, worn) for sitter in sitters for worn in sitter.outfits]
-    sampled = iter(
-        sample_people(model, base, people, no_text, settings, seed=seed, size=size, batch=batch, progress=progress)
-    )
-    rows: list[Row] = []
+    sampled = iter(sample_people(model, base, people, no_text, settings, size=size, batch=batch, tick=tick))
+    rows: list[PreviewRow] = []
     for sitter in sitters:
         undressed = next(sampled).pixels
         singles = [next(sampled).pixels for _ in sitter.garments] if len(sitter.garments) > 1 else []
@@ -89,7 +100,7 @@ def sample_rows(
         assert dressed.maps is not None
         slots = [garment.slot for garment in sitter.garments]
         rows.append(
-            Row(
+            PreviewRow(
                 sitter.caption,
                 slots,
                 sitter.flat_lays,
@@ -103,31 +114,10 @@ def sample_rows(
     return rows
 
 
-def save_sheet(run_folder: Path, step: int, sheet: Image.Image) -> Path:
-    """Write `previews/step-00000500.png` into a run folder, whole or not at all. Raises OSError as the disk does."""
-    path = run_folder / FOLDER / f"step-{step:08d}.png"
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, png_bytes(sheet))
-    return path
-
-
-def png_bytes(picture: Image.Image) -> bytes:
-    """The content of a PNG file."""
-    content = io.BytesIO()
-    picture.save(content, "png")
-    return content.getvalue()
-
-
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
-PAPER, INK, GREY = (250, 249, 246), (38, 36, 34), (128, 124, 118)
-PICTURE_HEIGHT = 320  # pixels, whatever size was sampled
-MARGIN, GAP = 28, 10
-HEADER, CAPTION, TITLES, BETWEEN = 44, 26, 26, 26
-STRIPE = 5  # of its garment's colour, beside a flat-lay
 
-
-def draw_sheet(title: str, note: str, rows: Sequence[Row]) -> Image.Image:
+def draw_sheet(title: str, note: str, rows: Sequence[PreviewRow]) -> Image.Image:
     """Draw a sheet: the title, a note in small print beside it, and one row of pictures for each person.
 
     The people may wear different numbers of garments; the pictures' size is the first undressed one's, scaled.
@@ -146,12 +136,12 @@ def draw_sheet(title: str, note: str, rows: Sequence[Row]) -> Image.Image:
     return sheet
 
 
-def _cell_width(rows: Sequence[Row]) -> int:
+def _cell_width(rows: Sequence[PreviewRow]) -> int:
     height, width, _ = rows[0].undressed.shape
     return round(PICTURE_HEIGHT * width / height)
 
 
-def _draw_row(row: Row, cell: int) -> Image.Image:
+def _draw_row(row: PreviewRow, cell: int) -> Image.Image:
     """The caption over a line of titles over the pictures."""
     columns = [("ground truth", row.truth)] if row.truth is not None else []
     columns += [("no garments", row.undressed)]
@@ -167,57 +157,12 @@ def _draw_row(row: Row, cell: int) -> Image.Image:
     left = lays + GAP
     for title, picture in columns:
         write_line(pen, (left, CAPTION), title, GREY, 15, cell)
-        image.paste(_fitted(picture, cell, PICTURE_HEIGHT), (left, CAPTION + TITLES))
+        image.paste(fitted(picture, cell, PICTURE_HEIGHT), (left, CAPTION + TITLES))
         left += cell + GAP
     draw_legend(pen, (left - cell - GAP, CAPTION), row.slots)
     return image
 
 
-def draw_flat_lays(pictures: Sequence[Pixels], width: int) -> Image.Image:
-    """The flat-lays one below the other, each marked with its garment's colour in the heat map."""
-    column = Image.new("RGB", (width, PICTURE_HEIGHT), PAPER)
-    count = max(2, len(pictures))
-    height = (PICTURE_HEIGHT - GAP * (count - 1)) // count
-    for index, picture in enumerate(pictures):
-        top = index * (height + GAP)
-        column.paste(COLOURS[index], (0, top, STRIPE, top + height))
-        column.paste(_fitted(picture, width - STRIPE, height), (STRIPE, top))
-    return column
-
-
-def draw_legend(pen: ImageDraw.ImageDraw, corner: tuple[int, int], slots: Sequence[str]) -> None:
-    x, y = corner
-    for slot, colour in zip(slots, COLOURS, strict=False):
-        pen.rounded_rectangle((x, y + 3, x + 12, y + 15), 3, colour)
-        pen.text((x + 18, y), slot, GREY, typeface(15))
-        x += 18 + round(pen.textlength(slot, typeface(15))) + 14
-
-
 def _greyed(picture: Pixels) -> Pixels:
     """The picture without its colours, so that those of the heat maps stand alone."""
     return np.asarray(Image.fromarray(picture).convert("L").convert("RGB"))
-
-
-def _fitted(picture: Pixels, width: int, height: int) -> Image.Image:
-    """The picture in a white box, its aspect ratio kept."""
-    image = Image.fromarray(picture)
-    scale = min(width / image.width, height / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image = image.resize(size, Image.Resampling.LANCZOS)
-    box = Image.new("RGB", (width, height), "white")
-    box.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-    return box
-
-
-def write_line(
-    pen: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, colour: Colour, size: int, width: int
-) -> None:
-    """One line of text; what does not fit is cut off and marked."""
-    line, font = text, typeface(size)
-    while len(line) > 1 and pen.textlength(line, font) > width:
-        line = line.removesuffix("…")[:-1] + "…"
-    pen.text(corner, line, colour, font)
-
-
-def typeface(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..data.cache import CachedData, CachedGarment
-from ..data.entries import content_key
+from ...anydressing_core.digests import content_key
+from ..data.cached import CachedData, CachedGarment
 from ..model.dressing import Outfits
-from ..run.config import Dropout, Losses
 from ..run.noise import Draw
+from .config import Dropout, Losses
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class DressingData:
         most_bad: float = 0.05,
     ) -> None:
         self.digest = content_key("dressing", cached.digest, *origin)
-        self._cached, self._dropout, self._foreground = cached, dropout, foreground
+        self.cached, self._dropout, self._foreground = cached, dropout, foreground
         self._most_bad, self._lost = most_bad, set[int]()
         self._eta = losses.eta if losses.texture > 0 else -1
         self._new = frozenset(new_slots)
@@ -115,11 +115,11 @@ class DressingData:
         return len(self._items)
 
     def name(self, item: int) -> str:
-        return self._cached.ids[self._items[item]]
+        return self.cached.ids[self._items[item]]
 
     def sample(self, draw: Draw) -> DressingSample:
         item = self._items[draw.item]
-        person = self._cached.load(item)
+        person = self.cached.load(item)
         timestep = draw.integer(1000, "timestep")
         garments = self._dropped(person.garments, draw)
         without_text = draw.uniform("text") < self._dropout.text
@@ -127,7 +127,7 @@ class DressingData:
             latent=person.latent,
             noise=draw.normal(tuple(person.latent.shape), "noise"),
             timestep=timestep,
-            text=self._cached.no_text if without_text else person.text,
+            text=self.cached.no_text if without_text else person.text,
             garments=garments,
             edges=person.edges if self._eta >= 0 else None,
             picture=self._picture(item) if timestep <= self._eta else None,
@@ -137,12 +137,12 @@ class DressingData:
     def _picture(self, item: int) -> Tensor | None:
         """The person's picture, None when it cannot be read any more: it is named once, and too many end the run."""
         try:
-            return self._cached.picture(item)
+            return self.cached.picture(item)
         except ValueError as error:
             if item not in self._lost:
                 self._lost.add(item)
-                logger.warning("%s goes on without texture losses. %s", self._cached.ids[item], error)
-            if len(self._lost) > self._most_bad * len(self._cached):
+                logger.warning("%s goes on without texture losses. %s", self.cached.ids[item], error)
+            if len(self._lost) > self._most_bad * len(self.cached):
                 raise
             return None
 

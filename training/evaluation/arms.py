@@ -89,7 +89,7 @@ def _unrolled(outfits: Outfits) -> Outfits:
 
 
 @dataclass(frozen=True)
-class Arm:
+class StudyArm:
     """settings: of `anydressing train`, by dotted name, beside those that all arms share. model: around the adapter.
 
     of: the arm whose weights it shows, for one that trains nothing itself. half: garments at half their size. strength:
@@ -108,23 +108,23 @@ class Arm:
 
 _LDM_ALONE = {"losses.localisation": 0.0, "losses.texture": 0.0}
 
-ARMS: Mapping[str, Arm] = MappingProxyType(
+ARMS: Mapping[str, StudyArm] = MappingProxyType(
     {
-        "training-free": Arm("training-free", of="no_null", start=True),
-        "faint": Arm("training-free, strength 0.2", of="no_null", start=True, strength=0.2),
-        "pooled": Arm("pooled tokens, as IP-Adapter's", _LDM_ALONE, PooledTokens),
-        "base": Arm("Base: one shared reference pass", _LDM_ALONE, SharedReference, seeds=3),
-        "gfe": Arm("+GFE", _LDM_ALONE, seeds=3),
-        "igl": Arm("+GFE+IGL", {"losses.texture": 0.0}, seeds=3),
-        "full": Arm("+GFE+IGL+GTL", seeds=3),
-        "texture": Arm("GTL with lambda2 = 0.1", {"losses.texture": 0.1}),
-        "more_texture": Arm("GTL with lambda2 = 0.3", {"losses.texture": 0.3}),
-        "attn_output": Arm("D1: features are attention's output", {"adapter.feature_tap": "attn_output"}),
-        "no_null": Arm("D2: no null token", {"adapter.null_token": False}, seeds=3),
-        "foreground": Arm("tokens of the garment alone", {"adapter.garment_tokens": "foreground"}),
-        "half": Arm("garments at half size", of="full", half=True),
-        "strength": Arm("D8: strength 0.7", of="full", strength=0.7),
-        "mse": Arm(
+        "training-free": StudyArm("training-free", of="no_null", start=True),
+        "faint": StudyArm("training-free, strength 0.2", of="no_null", start=True, strength=0.2),
+        "pooled": StudyArm("pooled tokens, as IP-Adapter's", _LDM_ALONE, PooledTokens),
+        "base": StudyArm("Base: one shared reference pass", _LDM_ALONE, SharedReference, seeds=3),
+        "gfe": StudyArm("+GFE", _LDM_ALONE, seeds=3),
+        "igl": StudyArm("+GFE+IGL", {"losses.texture": 0.0}, seeds=3),
+        "full": StudyArm("+GFE+IGL+GTL", seeds=3),
+        "texture": StudyArm("GTL with lambda2 = 0.1", {"losses.texture": 0.1}),
+        "more_texture": StudyArm("GTL with lambda2 = 0.3", {"losses.texture": 0.3}),
+        "attn_output": StudyArm("D1: features are attention's output", {"adapter.feature_tap": "attn_output"}),
+        "no_null": StudyArm("D2: no null token", {"adapter.null_token": False}, seeds=3),
+        "foreground": StudyArm("tokens of the garment alone", {"adapter.garment_tokens": "foreground"}),
+        "half": StudyArm("garments at half size", of="full", half=True),
+        "strength": StudyArm("D8: strength 0.7", of="full", strength=0.7),
+        "mse": StudyArm(
             "D6: L_loc and L_hf as mean squares",
             {"losses.localisation_reduction": "mse", "losses.high_frequency_reduction": "mse"},
         ),

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..losses.terms import bounding_box
-
 Features = Callable[[Tensor], list[Tensor]]
 """Pictures (B, 3, H, W) in [0, 1] -> feature maps, finest first: a `FeatureNetwork` of training.losses.dists."""
 
@@ -47,7 +45,7 @@ def texture_distance(
 
 
 def _cut_out(picture: Tensor, mask: Tensor) -> Tensor:
-    down, across = bounding_box(mask)
+    down, across = _bounding_box(mask)
     return (picture * mask)[None, :, down, across]
 
 
@@ -144,3 +142,24 @@ def interval(values: Sequence[float], seed: int = 0, resamples: int = 2000) -> M
     means = data[chance.integers(len(data), size=(resamples, len(data)))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return Mean(float(data.mean()), float(low), float(high), len(data))
+
+
+# ---- helpers --------------------------------------------------------------------------------------------------------
+
+SMALLEST_BOX = 32
+"""Pixels: a network of five halvings has nothing left of less, and a sliver of a garment under another may be of 2."""
+
+
+def _bounding_box(mask: Tensor) -> tuple[slice, slice]:
+    """Rows and columns that hold a mask (H, W) which is not empty, at least SMALLEST_BOX a side where there is room."""
+    down, across = (_span(mask.bool().any(dim=axis)) for axis in (1, 0))
+    return down, across
+
+
+def _span(within: Tensor) -> slice:
+    """From the first to the last place that is True, widened to SMALLEST_BOX."""
+    places = within.nonzero()
+    start, stop = int(places[0]), int(places[-1]) + 1
+    spare = max(SMALLEST_BOX - (stop - start), 0)
+    start = max(min(start - spare // 2, len(within) - SMALLEST_BOX), 0)
+    return slice(start, max(stop, start + SMALLEST_BOX))

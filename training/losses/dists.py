@@ -24,10 +24,16 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...anydressing_core.safetensors_header import quote, read_header, refusal
+from ...anydressing_core.digests import tensor_digest
+from ...anydressing_core.refusals import quote, refusal
+from ...anydressing_core.safetensors_header import read_header
+from .features import is_feature_file, load_features
 
 STABILITY = 1e-6
 """c of both similarities; below fp16's smallest normal number, one reason why DISTS is always computed in fp32."""
+
+
+_NEW_WEIGHTS = "take them from DISTS' own weights, or leave both out of the file."
 
 
 class FeatureNetwork(Protocol):
@@ -49,10 +55,12 @@ class DistsWeights:
     def __post_init__(self) -> None:
         if self.alpha.dim() != 1 or self.alpha.shape != self.beta.shape:
             shapes = f"{tuple(self.alpha.shape)} and {tuple(self.beta.shape)}"
-            raise ValueError(f"DISTS needs alpha and beta as two lists of one length; they have the shapes {shapes}.")
+            why = f"They have the shapes {shapes}."
+            raise refusal("DISTS' alpha and beta", "are not two lists of one length", why, _NEW_WEIGHTS)
         both = torch.cat([self.alpha, self.beta]).float()
         if not bool(torch.isfinite(both).all()) or bool((both < 0).any()) or float(both.sum()) <= 0:
-            raise ValueError("DISTS needs alpha and beta that are finite, not negative and not all zero.")
+            why = "They weigh distances."
+            raise refusal("DISTS' alpha and beta", "must be finite, not negative and not all zero", why, _NEW_WEIGHTS)
 
 
 class Dists(nn.Module):
@@ -60,16 +68,24 @@ class Dists(nn.Module):
 
     alpha_beta: Tensor | None
 
-    def __init__(self, network: FeatureNetwork, weights: DistsWeights | None = None) -> None:
+    def __init__(
+        self, network: FeatureNetwork, weights: DistsWeights | None = None, fingerprint: str | None = None
+    ) -> None:
         """Take the network over: if it is a module, it is frozen, set to fp32 and to evaluation.
 
-        weights: None gives every channel the same weight, in alpha and in beta.
+        weights: None gives every channel the same weight, in alpha and in beta. fingerprint: of the network's file;
+        made from its tensors when left out.
         """
         super().__init__()
-        self.network = network
+        self.network, self._fingerprint = network, fingerprint
         alpha_beta = None if weights is None else torch.stack([weights.alpha, weights.beta]).detach().float()
         self.register_buffer("alpha_beta", alpha_beta, persistent=False)
         self.requires_grad_(False).float().eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells the network from any other: a run never goes on with another one."""
+        return self._fingerprint or tensor_digest(self.state_dict())
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         """Return (B,), 0 for equal pictures. image, target: (B, 3, H, W) in [0, 1]; values beyond are not clamped."""
@@ -86,10 +102,9 @@ class Dists(nn.Module):
         if weights is None:
             return torch.full_like(distance[0], 1 / distance[0].numel())
         if weights.shape != distance.shape[1:]:
-            given, needed = weights.shape[1], distance.shape[2]
-            raise ValueError(
-                f"alpha and beta have {given} entries, but the picture and its feature maps have {needed}."
-            )
+            why = f"The picture and its feature maps have {distance.shape[2]} channels."
+            problem = f"have {weights.shape[1]} entries"
+            raise refusal("DISTS' alpha and beta", problem, why, _NEW_WEIGHTS)
         return weights / weights.sum()
 
 
@@ -136,10 +151,9 @@ def load_dists(path: str | os.PathLike[str] | None) -> Dists:
 
     Raises ValueError as `load_vgg16_dists` does.
     """
-    from ..paper_doll.networks.recogniser import is_recogniser, load_recogniser
-
-    if path is not None and Path(path).is_file() and is_recogniser(Path(path)):
-        return Dists(load_recogniser(Path(path)))
+    if path is not None and Path(path).is_file() and is_feature_file(Path(path)):
+        network, fingerprint = load_features(Path(path))
+        return Dists(network, fingerprint=fingerprint)
     return load_vgg16_dists(path)
 
 

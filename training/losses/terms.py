@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...anydressing_core.pixels import unit_of
+
 Reduction = Literal["mse", "l2"]
-Region = Literal["frame", "bbox"]
-SMALLEST_BOX = 32
-"""Pixels: a network of five halvings has nothing left of less, and a sliver of a garment under another may be of 2."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +47,19 @@ class LossReading:
 
     localisation: `l2` is Eq. 9 as printed, the norm over a site's pixels; `mse` their mean square.
     high_frequency: both average over the values under M_k P; `l2` is the root of `mse`.
-    perceptual_region: DISTS sees the whole `frame`, black outside M_k, as Eq. 12 is printed, or M_k's `bbox` alone,
-    which the black around the garment does not dilute.
     """
 
     localisation: Reduction = "l2"
     high_frequency: Reduction = "l2"
-    perceptual_region: Region = "frame"
 
     def __post_init__(self) -> None:
         _require("localisation", self.localisation, get_args(Reduction))
         _require("high_frequency", self.high_frequency, get_args(Reduction))
-        _require("perceptual_region", self.perceptual_region, get_args(Region))
 
     @property
     def text(self) -> str:
         """What the file records as `loss_reading`."""
-        return (
-            f"L_LDM mse; L_loc {self.localisation}; L_perc DISTS {self.perceptual_region}; "
-            f"L_hf {self.high_frequency} per edge value"
-        )
+        return f"L_LDM mse; L_loc {self.localisation}; L_perc DISTS frame; L_hf {self.high_frequency} per edge value"
 
 
 # ---- the terms ------------------------------------------------------------------------------------------------------
@@ -123,7 +115,6 @@ def perceptual_loss(
     masks: Tensor,
     dists: Callable[[Tensor, Tensor], Tensor],
     *,
-    region: Region = "frame",
     present: Tensor | None = None,
 ) -> Tensor:
     """L_perc, 1/N sum_k DISTS(I_hat M_k, I M_k) (Eq. 12), of each row: (B,).
@@ -132,7 +123,7 @@ def perceptual_loss(
     """
     assert image.shape == target.shape
     assert masks.shape[-2:] == image.shape[-2:]
-    image, target, masks = _unit(image), _unit(target), masks.float()
+    image, target, masks = unit_of(image), unit_of(target), masks.float()
     # The sum of no pixels: a zero that a gradient can be asked of, and finite even if a pixel is not.
     nothing = image[:, :, :0].sum(dim=(1, 2, 3))
     present = _present(masks, present)
@@ -142,10 +133,8 @@ def perceptual_loss(
         for garment in (index for index, wears in enumerate(worn) if wears):
             mask = masks[row, garment]
             if mask.any():
-                rectangle = bounding_box(mask) if region == "bbox" else (slice(None), slice(None))
-                window = (slice(row, row + 1), slice(None), *rectangle)
-                shape = mask[rectangle]
-                loss = loss + dists(image[window] * shape, target[window] * shape)[0] / sum(worn)
+                pair = (picture[row : row + 1] * mask for picture in (image, target))
+                loss = loss + dists(*pair)[0] / sum(worn)
         rows.append(loss)
     return torch.stack(rows)
 
@@ -168,7 +157,7 @@ def high_frequency_loss(
     assert image.shape == target.shape
     assert masks.shape[-2:] == edges.shape[-2:] == image.shape[-2:]
     weight = masks.float() * edges.float()  # -> (B, N, H, W)
-    difference = (_unit(image) - _unit(target))[:, None] * weight[:, :, None]  # -> (B, N, 3, H, W)
+    difference = (unit_of(image) - unit_of(target))[:, None] * weight[:, :, None]  # -> (B, N, 3, H, W)
     values = 3 * weight.square().sum(dim=(2, 3))  # -> (B, N)
     values = torch.where(values > 0, values, 1.0)
     if reduction == "l2":
@@ -176,42 +165,6 @@ def high_frequency_loss(
     else:
         distance = difference.square().sum(dim=(2, 3, 4)) / values
     return _garment_mean(distance, _present(masks, present))
-
-
-def texture_of_rows(
-    image: Tensor,
-    target: Tensor,
-    masks: Tensor,
-    edges: Tensor,
-    dists: Callable[[Tensor, Tensor], Tensor],
-    reading: LossReading,
-    *,
-    present: Tensor | None = None,
-) -> Tensor:
-    """L_perc and L_hf of each row, before the gate (Eq. 11): (2, B), in the order of TEXTURE_PARTS."""
-    region, reduction = reading.perceptual_region, reading.high_frequency
-    perceptual = perceptual_loss(image, target, masks, dists, region=region, present=present)
-    return torch.stack(
-        [perceptual, high_frequency_loss(image, target, masks, edges, reduction=reduction, present=present)]
-    )
-
-
-TEXTURE_PARTS = ("perc", "hf")
-"""What L_texture is the sum of: L_perc (Eq. 12) and L_hf (Eq. 13)."""
-
-
-def texture_acts(timestep: Tensor, eta: int) -> Tensor:
-    """Which rows have a texture loss, those with t <= eta (Eq. 11): (B,) -> (B,) bool."""
-    return timestep <= eta
-
-
-def texture_loss(rows: Tensor, timestep: Tensor, eta: int) -> Tensor:
-    """L_texture (Eq. 11) of a batch: rows, (B,), where t <= eta and 0 elsewhere, averaged.
-
-    Rows above eta count as zeros, so the sum is divided by B. Dividing by the number of low rows would weigh a lone
-    one as much as a full batch, and texture about 1 / 0.351 times as much as Eq. 11 says.
-    """
-    return rows.float().masked_fill(~texture_acts(timestep, eta), 0.0).sum() / len(timestep)
 
 
 def weighted_sum(ldm: Tensor, localisation: Tensor | float, texture: Tensor | float, weights: LossWeights) -> Tensor:
@@ -223,80 +176,6 @@ def weighted_sum(ldm: Tensor, localisation: Tensor | float, texture: Tensor | fl
 
 
 # ---- the texture losses, one decode at a time -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TextureTerm:
-    """L_texture after its first backward pass.
-
-    surrogate: scalar whose *gradient* is that of L_texture; its value means nothing. parts: L_perc and L_hf, (2,),
-    detached. part_surrogates: (2,), the surrogate of each, where asked for. rows: which rows were decoded.
-    """
-
-    surrogate: Tensor
-    parts: Tensor
-    part_surrogates: Tensor | None
-    rows: tuple[int, ...]
-
-    @property
-    def loss(self) -> Tensor:
-        """L_texture, detached."""
-        return self.parts.sum()
-
-
-def two_phase_texture(
-    estimate: Tensor,
-    timestep: Tensor,
-    eta: int,
-    texture_of_row: Callable[[Tensor, int], Tensor],
-    *,
-    max_per_step: int | None = None,
-    generator: torch.Generator | None = None,
-    separate: bool = False,
-) -> TextureTerm:
-    """Compute L_texture and its gradient with the memory of one decode, exactly (Eq. 10-13).
-
-    Each row with t <= eta is detached, decoded and judged by itself, and gives g = dL / dz0_hat; its graph is freed
-    before the next. The surrogate (g z0_hat).sum() then carries g into the U-Net in the ordinary backward pass.
-
-    estimate: z0_hat (B, 4, h, w), with its graph. texture_of_row: (z0_hat of one row (1, 4, h, w), its index) -> the
-    row's L_perc and L_hf, (2,); it decodes in fp32 or bf16, since g is not scaled and would underflow in fp16.
-    max_per_step, generator: decode at most so many rows, drawn by the generator, as in `drawn_rows`. separate: also
-    give each part's own surrogate, which takes a second pass backwards through the decoder.
-    """
-    rows, weight = drawn_rows(timestep, eta, max_per_step, generator)
-    parts = estimate.new_zeros(len(TEXTURE_PARTS), dtype=torch.float32)
-    # A zero that carries the graph, so that every rank has one to go through.
-    surrogates = estimate[:0].float().sum().expand(len(TEXTURE_PARTS) if separate else 1)
-    for row in rows:
-        latent = estimate[row : row + 1]
-        leaf = latent.detach().requires_grad_()
-        with torch.enable_grad():
-            values = texture_of_row(leaf, row).float() * (weight / len(timestep))
-            sums = values.unbind() if separate else (values.sum(),)
-        gradients = [torch.autograd.grad(each, leaf, retain_graph=each is not sums[-1])[0] for each in sums]
-        parts = parts + values.detach()
-        surrogates = surrogates + torch.stack([(gradient * latent).float().sum() for gradient in gradients])
-    return TextureTerm(surrogates.sum(), parts, surrogates if separate else None, rows)
-
-
-def drawn_rows(
-    timestep: Tensor, eta: int, max_per_step: int | None = None, generator: torch.Generator | None = None
-) -> tuple[tuple[int, ...], float]:
-    """Choose the rows to decode among those with t <= eta, and how much each then counts.
-
-    With more than `max_per_step` of them, every choice of that many is equally likely and each counts
-    (low rows) / max_per_step times, so that the expected loss and gradient are those of all. generator: on the CPU,
-    seeded by (seed, step, rank), so that a resumed run draws the same rows.
-    """
-    if max_per_step is not None and max_per_step < 1:
-        raise ValueError(f"max_per_step must be at least 1, got {max_per_step}. To decode nothing, switch texture off.")
-    low = texture_acts(timestep, eta).nonzero().flatten().tolist()
-    if max_per_step is None or len(low) <= max_per_step:
-        return tuple(low), 1.0
-    assert generator is not None
-    order = torch.randperm(len(low), generator=generator)[:max_per_step]
-    return tuple(sorted(low[index] for index in order.tolist())), len(low) / max_per_step
 
 
 def gradient_norms(losses: Mapping[str, Tensor], probe: Tensor) -> dict[str, float]:
@@ -317,11 +196,6 @@ def gradient_norms(losses: Mapping[str, Tensor], probe: Tensor) -> dict[str, flo
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _unit(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], not clamped. Before masking: black outside a mask, where [-1, 1] would make it grey."""
-    return (image.float() + 1) / 2
-
-
 def _tokens(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """Average M_k (B, N, H, W) over each token's area, as core's `region_on_grid` does for one: (B, L, N)."""
     return functional.adaptive_avg_pool2d(masks.float(), grid).flatten(2).transpose(1, 2)
@@ -337,21 +211,6 @@ def _present(masks: Tensor, present: Tensor | None) -> Tensor:
 def _garment_mean(values: Tensor, present: Tensor) -> Tensor:
     """1/N sum_k over the garments present in each row: (B, N) -> (B,), 0 where there is none."""
     return values.masked_fill(~present, 0.0).sum(dim=1) / present.sum(dim=1).clamp(min=1)
-
-
-def bounding_box(mask: Tensor) -> tuple[slice, slice]:
-    """Rows and columns that hold a mask (H, W) which is not empty, at least SMALLEST_BOX a side where there is room."""
-    down, across = (_span(mask.bool().any(dim=axis)) for axis in (1, 0))
-    return down, across
-
-
-def _span(within: Tensor) -> slice:
-    """From the first to the last place that is True, widened to SMALLEST_BOX."""
-    places = within.nonzero()
-    start, stop = int(places[0]), int(places[-1]) + 1
-    spare = max(SMALLEST_BOX - (stop - start), 0)
-    start = max(min(start - spare // 2, len(within) - SMALLEST_BOX), 0)
-    return slice(start, max(stop, start + SMALLEST_BOX))
 
 
 def _require(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -10,9 +10,8 @@ steps. Every picture starts from noise of its own, so it is the same one whateve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -20,16 +19,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from ...anydressing_core.defaults import GUIDANCE, STEPS, STRENGTH
 from ...anydressing_core.dressing_attention import GarmentKV
-from ...anydressing_core.safetensors_header import refusal
+from ...anydressing_core.refusals import refusal
 from ...anydressing_core.sites import UNetShape
-from ..base.model import BaseModel, NoiseSchedule
-from ..data.pictures import Pixels
-from ..run.noise import noise_seed
-from .dressing import DressingModel, Outfits
+from ..base.schedule import NoiseSchedule
 from .processors import DressingRole, dressed_prediction
 
-Progress = Callable[[int], None]
+Tick = Callable[[int], None]
 """Told after every step how many pictures took it. What it raises ends the sampling."""
 
 TIMESTEPS = 1000
@@ -39,23 +36,29 @@ TIMESTEPS = 1000
 class SamplingSettings:
     """How a picture is sampled; the defaults are the paper's (Sec. 5.1).
 
-    steps: of DDIM. guidance: omega of Eq. 16; 1 leaves out the unconditional branch. strength: lambda of Eq. 6.
+    steps: of DDIM. guidance: omega of Eq. 16; 1 leaves out the unconditional branch. strength: lambda of Eq. 6. seed: of
+    the noise.
     """
 
-    steps: int = 30
-    guidance: float = 6.0
-    strength: float = 0.7
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+    strength: float = STRENGTH
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps < TIMESTEPS:
             why = f"A model trained on {TIMESTEPS} timesteps can be asked at 1 to {TIMESTEPS - 1} of them."
-            raise refusal(f"steps = {self.steps}", "is impossible", why, "choose 30, as the paper does.")
+            raise refusal(f"steps = {self.steps}", "is impossible", why, f"choose {STEPS}, as the paper does.")
         if not 1 <= self.guidance < math.inf:
             why = "Guidance pushes away from the picture without text and garments; 1 does not push at all."
-            raise refusal(f"guidance = {self.guidance}", "is impossible", why, "choose 1 or more; the paper takes 6.")
+            raise refusal(
+                f"guidance = {self.guidance}", "is impossible", why, f"choose 1 or more; the paper takes {GUIDANCE:g}."
+            )
         if not 0 <= self.strength < math.inf:
             why = "It scales what the garments add to the picture; 0 adds nothing."
-            raise refusal(f"strength = {self.strength}", "is impossible", why, "choose 0 or more; the paper takes 0.7.")
+            raise refusal(
+                f"strength = {self.strength}", "is impossible", why, f"choose 0 or more; the paper takes {STRENGTH:g}."
+            )
 
     @property
     def timesteps(self) -> list[tuple[int, int]]:
@@ -80,6 +83,14 @@ class Sampled:
 
 
 @dataclass(frozen=True)
+class Prompts:
+    """What the pictures show. text: (B, 77, C). no_text: the empty prompt's, for the unconditional branch, (77, C)."""
+
+    text: Tensor
+    no_text: Tensor
+
+
+@dataclass(frozen=True)
 class Kept:
     """What stays of a picture while the rest is made anew. latents: (B, 4, h, w), clean. anew: (B, 1, h, w) bool."""
 
@@ -91,18 +102,17 @@ class Kept:
 def sample_latents(
     unet: UNet2DConditionModel,
     schedule: NoiseSchedule,
-    text: Tensor,
-    no_text: Tensor,
+    prompts: Prompts,
     noise: Tensor,
-    garments: Mapping[str, GarmentKV] | None,
     settings: SamplingSettings,
-    progress: Progress | None = None,
+    garments: Mapping[str, GarmentKV] | None = None,
+    tick: Tick | None = None,
     kept: Kept | None = None,
 ) -> Sampled:
     """Sample clean latents from noise with DDIM (eta = 0) and guidance (Eq. 16).
 
-    text: (B, 77, C). no_text: the empty prompt's, (77, C). noise: (B, 4, h, w); the result has its dtype, while the
-    U-Net computes in its own. garments: site key -> K' and V', from `DressingModel.garments`; None for nobody dressed.
+    noise: (B, 4, h, w); the result has its dtype, while the U-Net computes in its own. garments: site key -> K' and V',
+    from `DressingModel.garments`; None for nobody dressed.
     kept: inpainting, as ComfyUI's KSampler does it: what stays is noised to each step's level, with the same noise.
     The maps are A_k averaged over all steps and over all m sites, each brought to h x w, as L_loc averages over them
     (Eq. 15); coarse sites blur the mean, yet none is left out. None when K', V' were laid out without maps.
@@ -113,13 +123,13 @@ def sample_latents(
             stays = schedule.add_noise(kept.latents, noise, torch.tensor([timestep]))
             latents = torch.where(kept.anew, latents, stays)
         role = None if garments is None else DressingRole(garments, settings.strength)
-        epsilon = _guided_noise(unet, latents, timestep, text, no_text, role, settings.guidance)
+        epsilon = _guided_noise(unet, latents, timestep, prompts, role, settings.guidance)
         clean = schedule.remove_noise(latents, epsilon, torch.tensor([timestep]))
         latents = schedule.add_noise(clean, epsilon, torch.tensor([following]))
         for site, maps in ({} if role is None else role.maps).items():
             sums[site] = sums.get(site, 0) + maps
-        if progress is not None:
-            progress(len(latents))
+        if tick is not None:
+            tick(len(latents))
     if kept is not None:
         latents = torch.where(kept.anew, latents, kept.latents)
     height, width = latents.shape[-2:]
@@ -130,8 +140,7 @@ def _guided_noise(
     unet: UNet2DConditionModel,
     latents: Tensor,
     timestep: int,
-    text: Tensor,
-    no_text: Tensor,
+    prompts: Prompts,
     role: DressingRole | None,
     guidance: float,
 ) -> Tensor:
@@ -142,11 +151,11 @@ def _guided_noise(
     def frozen(prompt: Tensor) -> Tensor:
         return unet(noisy, times, encoder_hidden_states=prompt).sample
 
-    prompt = text.to(noisy)
+    prompt = prompts.text.to(noisy)
     epsilon = frozen(prompt) if role is None else dressed_prediction(unet, noisy, times, prompt, role)
     if guidance == 1:
         return epsilon.to(latents)
-    unconditional = frozen(no_text.to(noisy).expand_as(prompt))
+    unconditional = frozen(prompts.no_text.to(noisy).expand_as(prompt))
     return guidance * epsilon.to(latents) + (1 - guidance) * unconditional.to(latents)
 
 
@@ -160,122 +169,3 @@ def _mean_maps(unet: UNet2DConditionModel, sums: Mapping[str, Tensor], steps: in
 
 
 # --- people ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Garment:
-    """A garment to be worn; one object worn by several people is encoded once for all in a batch.
-
-    latents: (4, h, w), the VAE's mode, scaled. cells: (h, w) bool, which latent cells show it; None when all its
-    tokens take part, the same choice for all garments.
-    """
-
-    slot: str
-    latents: Tensor
-    cells: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody to be sampled. name: with the seed it decides the noise. text: (77, C). garments: none or more.
-
-    kept: (latents (4, h, w), anew (1, h, w) bool) when only a part of a picture is made, as in `Kept`.
-    """
-
-    name: str
-    text: Tensor
-    garments: Sequence[Garment] = field(default=())
-    kept: tuple[Tensor, Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """maps: A_k (N, h, w) on the CPU, in the order of the person's garments, or None for somebody undressed."""
-
-    pixels: Pixels
-    maps: Tensor | None
-
-
-def initial_noise(seed: int, name: str, height: int, width: int) -> Tensor:
-    """The noise (4, h, w) that a person's picture starts from: the same on every device and in every batch."""
-    generator = torch.Generator().manual_seed(noise_seed(seed, 0, name, "preview"))
-    return torch.randn(4, height, width, generator=generator)
-
-
-@torch.no_grad()
-def sample_people(
-    model: DressingModel,
-    base: BaseModel,
-    people: Sequence[Person],
-    no_text: Tensor,
-    settings: SamplingSettings,
-    *,
-    seed: int,
-    size: tuple[int, int],
-    batch: int = 4,
-    progress: Progress | None = None,
-) -> list[Picture]:
-    """Sample everybody's picture, in the order of `people`.
-
-    no_text: the empty prompt's embedding, (77, C). size: H and W in pixels, multiples of 8. batch: how many pictures at
-    a time, which changes them by rounding only. progress is told of len(people) * steps in all.
-    """
-    assert size[0] % 8 == size[1] % 8 == 0
-    pictures: dict[int, Picture] = {}
-    for rows in _batches(people, batch):
-        group = [people[row] for row in rows]
-        noise = torch.stack([initial_noise(seed, person.name, size[0] // 8, size[1] // 8) for person in group])
-        sampled = sample_latents(
-            model.unet,
-            base.schedule,
-            torch.stack([person.text for person in group]),
-            no_text,
-            noise.to(model.unet.device),
-            model.garments(_outfits(group, model.unet)) if group[0].garments else None,
-            settings,
-            progress,
-            _kept(group, model.unet.device),
-        )
-        for index, (row, person) in enumerate(zip(rows, group, strict=True)):
-            pixels = as_pixels(base.decode(sampled.latents[index : index + 1])[0])
-            maps = None if sampled.maps is None else sampled.maps[index, : len(person.garments)].cpu()
-            pictures[row] = Picture(pixels, maps)
-    return [pictures[row] for row in range(len(people))]
-
-
-def as_pixels(image: Tensor) -> Pixels:
-    """Turn an image (3, H, W) in [-1, 1] into bytes; what overshoots is cut off."""
-    unit = (image.detach().float().clamp(-1, 1) + 1) / 2
-    return (unit * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def _batches(people: Sequence[Person], batch: int) -> Iterator[list[int]]:
-    """The undressed first, then the dressed, and apart those of whom something stays: each is of a whole call."""
-    kinds = [(bool(person.garments), person.kept is not None) for person in people]
-    for kind in product((False, True), repeat=2):
-        rows = [row for row, other in enumerate(kinds) if other == kind]
-        yield from (rows[start : start + batch] for start in range(0, len(rows), batch))
-
-
-def _kept(people: Sequence[Person], device: torch.device) -> Kept | None:
-    parts = [person.kept for person in people if person.kept is not None]
-    if not parts:
-        return None
-    latents, anew = (torch.stack(some).to(device) for some in zip(*parts, strict=True))
-    return Kept(latents, anew)
-
-
-def _outfits(people: Sequence[Person], unet: UNet2DConditionModel) -> Outfits:
-    """What these people wear, each garment once."""
-    garments = list(dict.fromkeys(garment for person in people for garment in person.garments))
-    most = max(len(person.garments) for person in people)
-    worn = [[garments.index(garment) for garment in person.garments] for person in people]
-    worn = [row + [-1] * (most - len(row)) for row in worn]
-    cells = [garment.cells for garment in garments if garment.cells is not None]
-    assert len(cells) in (0, len(garments))
-    return Outfits(
-        torch.stack([garment.latents for garment in garments]).to(unet.device, unet.dtype),
-        [garment.slot for garment in garments],
-        torch.tensor(worn, device=unet.device),
-        torch.stack(cells).to(unet.device) if cells else None,
-    )

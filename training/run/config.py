@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The configuration of a training run: TOML read into frozen models; the defaults are the paper's, or ours where it is silent.
+"""The configuration of a run, whatever it trains: TOML read into frozen models.
 
 An unknown key is an error that names the nearest known one. The resolved configuration is what a run saves and hashes.
 """
@@ -9,121 +9,94 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import tomli_w
 import tomllib
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
-PRESETS = Path(__file__).parents[1] / "presets"
-UNTITLED, UNKNOWN = "untitled", "unknown"  # a file that is started from may know better
+from ...anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS, STRENGTH
+from ...anydressing_core.latents import is_whole
+from ...anydressing_core.refusals import refusal
+from ..defaults import MOST_BAD, WantedPrecision
+from .settings import REQUIRED, Fraction, Positive, Retired, Section, setting
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Slot = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+logger = logging.getLogger(__name__)
 
 
 class Base(Section):
-    """The frozen Stable Diffusion 1.5. checkpoint: a single .safetensors file or a diffusers folder."""
+    """The frozen base model."""
 
-    checkpoint: Path
-    tokenizer: Path | None = None
+    checkpoint: Path = setting(
+        REQUIRED,
+        "The Stable Diffusion 1.5 that is dressed: a single file or a diffusers folder.",
+        unit="a .safetensors file or a folder",
+        example="sd15.safetensors",
+    )
+    tokenizer: Path | None = setting(
+        None,
+        "Where CLIP's vocab.json and merges.txt lie; left out, the usual places are searched, ComfyUI's among them.",
+        unit="a folder",
+    )
 
 
 class Data(Section):
-    """What is trained on. resolution: height, width in pixels, of people and garments alike (D10).
+    """What is trained on."""
 
-    batch: samples that one device computes at once. accumulate: how many such batches make a step. cache: where latents
-    are kept; None means beside the manifest. most_bad_items: when more of the pictures are unusable, nothing is trained.
-    """
-
-    manifest: Path
-    resolution: tuple[Positive, Positive] = (768, 576)
-    batch: Positive = 4
-    accumulate: Positive = 1
-    workers: Annotated[int, Field(ge=0)] = 2
-    cache: Path | None = None
-    most_bad_items: Fraction = 0.05
-    licence: str = "not stated"
+    manifest: Path = setting(
+        REQUIRED, "The people, their garments and masks.", unit="a manifest.jsonl", example="data/manifest.jsonl"
+    )
+    resolution: tuple[Positive, Positive] = setting(
+        RESOLUTION, "Height and width of people and garments alike (D10); multiples of 8.", unit="pixels"
+    )
+    batch: Positive = setting(4, "Samples that one device computes at once.", unit="samples")
+    accumulate: Positive = setting(1, "How many such batches make a step.", unit="batches")
+    workers: int = setting(
+        2, "Processes that read samples beside the training; 0 reads in between.", unit="processes", ge=0
+    )
+    cache: Path | None = setting(
+        None, "Where latents, masks and embeddings are kept; left out, beside the manifest.", unit="a folder"
+    )
+    most_bad_items: Fraction = setting(
+        MOST_BAD,
+        "When the pictures of more people than this cannot be used, nothing is trained.",
+        unit="share of people",
+    )
+    licence: str = setting("not stated", "The licence of the data, which the file will carry.", unit="a line of text")
 
     @model_validator(mode="after")
     def _whole_cells(self) -> Data:
-        if any(side % 8 for side in self.resolution):
+        if not is_whole(self.resolution):
             raise ValueError("resolution must be multiples of 8, the pixels of one latent cell")
         return self
 
 
-class AdapterSettings(Section):
-    """What is trained, and what the file will say of itself.
-
-    alpha: dW is alpha / rank times what is trained; left out, it is the rank. init: a finished file to start from.
-    """
-
-    slots: tuple[Slot, ...] = ("upper", "lower")
-    rank: Annotated[int, Field(ge=1, le=4096)] = 64
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    lora_targets: Literal["q,k,v", "q,k,v,out"] = "q,k,v"
-    feature_tap: Literal["attn_input", "attn_output"] = "attn_input"
-    null_token: bool = True
-    garment_tokens: Literal["all", "foreground"] = "all"
-    init: Path | None = None
-    title: str = UNTITLED
-    author: str = UNKNOWN
-
-    @property
-    def chosen_alpha(self) -> float:
-        """alpha, or the rank where it is left out."""
-        return float(self.rank) if self.alpha is None else self.alpha
-
-
-class Losses(Section):
-    """Eq. 15. strength: lambda of Eq. 6 in training (D8). localisation: lambda1. texture: lambda2; 0 turns it off. eta: last timestep at which texture acts (Eq. 11).
-
-    The reductions are decision D6. feature_network: the file of DISTS' network, needed unless texture is 0.
-    texture_samples: at most so many people of a batch are decoded, the rest is made up for; 0 decodes all.
-    """
-
-    strength: Annotated[float, Field(ge=0)] = 1.0
-    localisation: Annotated[float, Field(ge=0)] = 0.01
-    texture: Annotated[float, Field(ge=0)] = 0.001
-    eta: Annotated[int, Field(ge=0, le=999)] = 350
-    localisation_reduction: Literal["mse", "l2"] = "l2"
-    high_frequency_reduction: Literal["mse", "l2"] = "l2"
-    perceptual_region: Literal["frame", "bbox"] = "frame"
-    texture_samples: Annotated[int, Field(ge=0)] = 0
-    feature_network: Path | None = None
-
-
-class Dropout(Section):
-    """Decision D9: what a sample goes without. All garments are never dropped: that branch is the frozen SD1.5."""
-
-    text: Fraction = 0.1
-    one_garment: Fraction = 0.15
-
-
 class Optimizer(Section):
-    """AdamW at a fixed rate, as the paper; weight decay and clipping are ours.
+    """AdamW at a fixed rate, as the paper; weight decay and clipping are ours."""
 
-    warmup: steps over which the rate rises. schedule: `cosine` lets it fall to zero at the last step. average: how
-    much of the weights' running average each step keeps (EMA); 0 keeps none. clip: the longest gradient; 0 lets any pass.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    clip: Annotated[float, Field(ge=0)] = 1.0
-    warmup: Annotated[int, Field(ge=0)] = 0
-    schedule: Literal["constant", "cosine"] = "constant"
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    learning_rate: float = setting(5e-5, "How far a step goes.", unit="per step", gt=0)
+    weight_decay: float = setting(
+        0.01, "How much weights shrink in a step, times the learning rate.", unit="share", ge=0
+    )
+    betas: tuple[Fraction, Fraction] = setting(
+        (0.9, 0.999), "How much of the gradient's running mean and mean square a step keeps.", unit="share"
+    )
+    clip: float = setting(1.0, "The longest gradient; 0 lets any pass.", unit="l2 norm", ge=0)
+    warmup: int = setting(0, "Over how many steps the rate rises.", unit="steps", ge=0)
+    schedule: Literal["constant", "cosine"] = setting(
+        "constant", "What the rate does then; `cosine` lets it fall to zero at the last step.", unit="a word"
+    )
+    average: float = setting(
+        0.0,
+        "How much of the weights' running average (EMA) each step keeps; what is exported then. 0 keeps none.",
+        unit="share",
+        ge=0,
+        lt=1,
+    )
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, 0 <= step < steps."""
@@ -133,57 +106,82 @@ class Optimizer(Section):
 
 
 class Memory(Section):
-    """What fits the run onto a smaller card, at the cost of time. precision auto: bf16 where the device has it."""
+    """What fits the run onto a smaller card, at the cost of time."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    checkpointing: bool = False
-    two_phase_texture: bool = True
+    precision: WantedPrecision = setting(
+        "auto",
+        "In what frozen weights are kept and computed, in previews, too; trained ones are always fp32. "
+        "`auto` is bf16 where the device has it, else fp32.",
+        unit="a word",
+    )
+    checkpointing: bool = setting(
+        False, "Whether activations are computed again in the backward pass instead of kept.", unit="yes or no"
+    )
 
 
 class Preview(Section):
-    """Sample pictures while training. every: steps between them, 0 turns them off."""
+    """Sample pictures while training, as `anydressing sample` makes them."""
 
-    every: Annotated[int, Field(ge=0)] = 500
-    people: Positive = 4
-    seed: int = 0
-    steps: Annotated[int, Field(gt=0, lt=1000)] = 30
-    guidance: Annotated[float, Field(ge=1)] = 6.0
-    strength: Annotated[float, Field(ge=0)] = 0.7
+    every: int = setting(500, "Steps between two previews; 0 turns them off.", unit="steps", ge=0)
+    people: Positive = setting(4, "How many people sit for them, held-out ones where there are some.", unit="people")
+    seed: int = setting(0, "Of their noise.", unit="a number")
+    steps: int = setting(STEPS, "Steps of DDIM.", unit="steps", gt=0, lt=1000)
+    guidance: float = setting(GUIDANCE, "omega of Eq. 16.", unit="factor", ge=1)
+    strength: float = setting(STRENGTH, "lambda of Eq. 6 while sampling.", unit="factor", ge=0)
 
 
 class Checkpoints(Section):
-    """What is kept of a run. keep_every: one of so many steps is kept for good, 0 keeps none."""
+    """What is kept of a run."""
 
-    every: Positive = 1000
-    keep_last: Annotated[int, Field(ge=2)] = 3
-    keep_every: Annotated[int, Field(ge=0)] = 10_000
+    every: Positive = setting(1000, "Steps between two checkpoints.", unit="steps")
+    keep_last: int = setting(3, "How many of the newest are kept.", unit="checkpoints", ge=2)
+    keep_every: int = setting(10_000, "One of so many steps is kept for good; 0 keeps none.", unit="steps", ge=0)
 
 
 class Policies(Section):
-    """When a run gives up: after so many steps in a row whose loss or gradient was not a number."""
+    """When a run gives up."""
 
-    bad_steps: Positive = 10
+    bad_steps: Positive = setting(
+        10, "After so many steps in a row whose loss or gradient was not a number.", unit="steps"
+    )
 
 
 class RunConfig(Section):
-    """What every run says of itself, whatever it trains.
+    """What every run says of itself, whatever it trains."""
 
-    folder: where everything of it is written. seed: decides noise, timesteps, dropout and order. presets: where those
-    of this kind lie.
+    presets: ClassVar[Path | None] = None
+    """Where the presets of this kind of run lie, if it has any."""
+
+    retired: ClassVar[Mapping[str, Retired]] = {
+        "memory.two_phase_texture": Retired(
+            (True, False), "Texture losses always go back in two phases; one gave the same gradient for more memory."
+        )
+    }
+    """Settings of old versions, by their dotted names."""
+
+    resumable: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("steps", "folder", "preview", "checkpoints", "policies", "tensorboard"),
+            *("data.batch", "data.accumulate", "data.workers", "data.cache", "data.manifest"),
+            "memory.checkpointing",
+        }
+    )
+    """What may change when a run goes on: how long it is trained, and what alters a weight by no more than rounding.
+
+    Files may lie elsewhere: the data's digest knows them by their content. The loop refuses another number of samples a
+    step, which batch and accumulate make together.
     """
 
-    presets: ClassVar[Path] = PRESETS
-
-    folder: Path
-    steps: Positive
-    seed: int = 0
+    folder: Path = setting(REQUIRED, "Where everything of the run is written.", unit="a folder", example="runs/mine")
+    steps: Positive = setting(REQUIRED, "How long it is trained.", unit="steps", example=1000)
+    seed: int = setting(0, "Decides noise, timesteps, dropout and order.", unit="a number")
     data: Data
     optimizer: Optimizer = Optimizer()
     memory: Memory = Memory()
     preview: Preview = Preview()
     checkpoints: Checkpoints = Checkpoints()
     policies: Policies = Policies()
-    tensorboard: bool = False
+    tensorboard: bool = setting(False, "Whether readings are written as curves for TensorBoard, too.", unit="yes or no")
 
     @property
     def digest(self) -> str:
@@ -195,84 +193,57 @@ class RunConfig(Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def changes(self, other: RunConfig) -> list[str]:
-        """Which settings of `other` would make it another run: all that differ but `RESUMABLE`, as dotted names."""
+        """Which settings of `other` would make it another run: all that differ but `resumable`, as dotted names."""
         ours, theirs = (_flat(config.model_dump(mode="json")) for config in (self, other))
-        bound = {"steps"} if self.optimizer.schedule == "cosine" else set()
-        free = RESUMABLE - bound
+        free = self.resumable - ({"steps"} if self.optimizer.schedule == "cosine" else set())
         names = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
         return [name for name in names if name not in free and name.partition(".")[0] not in free]
-
-
-RESUMABLE = frozenset(
-    {
-        *("steps", "folder", "preview", "checkpoints", "policies", "tensorboard"),
-        *("data.batch", "data.accumulate", "data.workers", "data.cache"),
-        *("base.checkpoint", "data.manifest", "losses.feature_network"),
-        *("memory.checkpointing", "memory.two_phase_texture"),
-    }
-)
-"""What may change when a run goes on: how long it is trained, and what alters a weight by no more than rounding.
-
-Files may lie elsewhere: the data's digest knows them by their content. The loop refuses another number of samples a step,
-which batch and accumulate make together; with losses.texture_samples their shares decide which people are decoded.
-"""
-
-
-class TrainConfig(RunConfig):
-    """A run of `anydressing train`."""
-
-    steps: Positive = 100_000
-    base: Base
-    adapter: AdapterSettings = AdapterSettings()
-    losses: Losses = Losses()
-    dropout: Dropout = Dropout()
 
 
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def load_config(path: Path, overrides: Iterable[str] = (), kind: type[Config] = TrainConfig) -> Config:
+def load_config(path: Path, kind: type[Config], overrides: Iterable[str] = ()) -> Config:
     """Read a configuration file.
 
-    kind: what sort of run it describes. overrides: `section.key=value`, the value as TOML or, failing that, as text. Raises ValueError in the user's words.
+    kind: what sort of run it describes. overrides: `section.key=value`, the value as TOML or, failing that, as text.
+    Raises ValueError in the user's words.
     """
     if not path.is_file():
-        raise ValueError(
-            f"config: {str(path)!r} is not a file.\n"
-            "A run is described by a TOML file of your own.\n"
-            f'What to do: name one; it may start with preset = "24gb". The presets: {", ".join(preset_names(kind))}.'
-        )
-    return parse_config(path.read_text(encoding="utf-8"), str(path), overrides, kind)
+        remedy = f'name one; it may start with preset = "24gb". The presets: {", ".join(preset_names(kind))}.'
+        why = "A run is described by a TOML file of your own; `anydressing config` prints one to begin with."
+        raise refusal(f"config: {str(path)!r}", "is not a file", why, remedy)
+    return parse_config(path.read_text(encoding="utf-8"), str(path), kind, overrides)
 
 
-def parse_config(text: str, source: str, overrides: Iterable[str] = (), kind: type[Config] = TrainConfig) -> Config:
+def parse_config(text: str, source: str, kind: type[Config], overrides: Iterable[str] = ()) -> Config:
     """Read a configuration from TOML. `preset = "name"` as its first key starts from a shipped preset."""
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"config: {source} is not valid TOML.\n{error}\nWhat to do: correct that line.") from error
+        raise refusal(f"config: {source}", "is not valid TOML", str(error), "correct that line.") from error
     preset = settings.pop("preset", None)
     if preset is not None:
-        settings = _merged(_read_preset(preset, kind), settings)
+        settings = _merged(read_preset(preset, kind), settings)
     for override in overrides:
         settings = _merged(settings, _parse_override(override))
+    settings = _without_retired(settings, source, kind)
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
         raise ValueError(_in_words(error, source, kind)) from error
 
 
-def preset_names(kind: type[RunConfig] = TrainConfig) -> list[str]:
-    """The presets that are shipped, by name."""
-    return sorted(entry.stem for entry in kind.presets.glob("*.toml"))
+def preset_names(kind: type[RunConfig]) -> list[str]:
+    """The presets that are shipped for a kind of run, by name."""
+    return [] if kind.presets is None else sorted(entry.stem for entry in kind.presets.glob("*.toml"))
 
 
-def _read_preset(name: Any, kind: type[RunConfig]) -> dict[str, Any]:
-    if name not in preset_names(kind):
-        raise ValueError(
-            f"preset: there is none named {name!r}.\n"
-            f"The presets are: {', '.join(preset_names(kind))}.\nWhat to do: choose one of these."
-        )
+def read_preset(name: Any, kind: type[RunConfig]) -> dict[str, Any]:
+    """A preset's settings as they are written. Raises ValueError when there is none of that name."""
+    if name not in preset_names(kind) or kind.presets is None:
+        why = f"The presets are: {', '.join(preset_names(kind))}."
+        raise refusal("preset:", f"there is none named {name!r}", why, "choose one of these.")
     return tomllib.loads((kind.presets / f"{name}.toml").read_text(encoding="utf-8"))
 
 
@@ -295,10 +266,8 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def _parse_override(text: str) -> dict[str, Any]:
     name, separator, value = text.partition("=")
     if not separator or not name.strip():
-        raise ValueError(
-            f"--set: {text!r} is not of the form key=value.\nA setting is named with its table, as in data.batch=2.\n"
-            "What to do: write --set data.batch=2."
-        )
+        why = "A setting is named with its table, as in data.batch=2."
+        raise refusal(f"--set: {text!r}", "is not of the form key=value", why, "write --set data.batch=2.")
     try:
         parsed: Any = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -306,6 +275,20 @@ def _parse_override(text: str) -> dict[str, Any]:
     for key in reversed(name.strip().split(".")):
         parsed = {key: parsed}
     return parsed
+
+
+def _without_retired(settings: dict[str, Any], source: str, kind: type[RunConfig]) -> dict[str, Any]:
+    """The settings that still are. Raises ValueError for the value of one that nothing can do any more."""
+    for name, retired in kind.retired.items():
+        table, _, key = name.partition(".")
+        section = settings.get(table)
+        if not isinstance(section, Mapping) or key not in section:
+            continue
+        if section[key] not in retired.kept:
+            raise refusal(f"{name}:", f"{section[key]!r} is not possible any more", retired.why, f"correct {source}.")
+        logger.warning("%s, in %s, is no setting any more. %s", name, source, retired.why)
+        settings = {**settings, table: {other: value for other, value in section.items() if other != key}}
+    return settings
 
 
 def _in_words(error: ValidationError, source: str, kind: type[RunConfig]) -> str:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ...anydressing_core.atomic_write import sync_folder, write_atomically, write_synced
-from ...anydressing_core.safetensors_header import refusal
+from ...anydressing_core.refusals import refusal
 from .lock import is_running, locked
 
 CONFIG = "config.toml"

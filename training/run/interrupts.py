@@ -34,15 +34,15 @@ class Interrupts:
 
 
 @contextmanager
-def interrupts() -> Iterator[Interrupts]:
+def catch_signals() -> Iterator[Interrupts]:
     """Catch both signals for the time of the block. Only a main thread can; elsewhere nothing is ever received."""
-    wish = Interrupts()
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield interrupts
         return
-    before = {number: signal.signal(number, wish) for number in SIGNALS}
+    before = {number: signal.signal(number, interrupts) for number in SIGNALS}
     try:
-        yield wish
+        yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

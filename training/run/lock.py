@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from ...anydressing_core.safetensors_header import refusal
+from ...anydressing_core.refusals import refusal
 
 
 @contextmanager

@@ -11,97 +11,33 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
-from ...anydressing_core.safetensors_header import refusal
+from ...anydressing_core.refusals import refusal
 from .config import RunConfig
-from .events import Display, Report
+from .display import Display
+from .events import RunLog
 from .folder import Keep, RunFolder
 from .interrupts import Interrupts
 from .needs import GIB, read_table, what_fits
-from .noise import Draw, draws_of_step, micro_batches
+from .noise import draws_of_step, micro_batches
+from .optimizer_state import optimizer_tensors, set_optimizer_tensors
+from .reading import read_batches
+from .task import Outcome, Task
 
 
 @dataclass(frozen=True)
-class Terms:
-    """A micro-batch's loss. total: scalar, the mean over its samples, with the graph.
-
-    parts: what is shown of it, by name; the names are the same for all micro-batches of a step.
-    """
-
-    total: Tensor
-    parts: Mapping[str, float | Tensor] = field(default_factory=dict)
-
-
-Watch = Callable[[int, int], None]
-"""Told how many of how many steps of sampling are done."""
-
-
-class Task(Protocol):
-    """What is trained, and on what."""
-
-    @property
-    def module(self) -> nn.Module:
-        """Its parameters that require a gradient are trained, saved and averaged; it stands on its device."""
-        ...
-
-    @property
-    def data(self) -> TaskData: ...
-
-    def losses(self, batch: Any, *, measure: bool) -> Terms:
-        """The loss of a batch on its device, without chance of its own. measure: also read what is too dear for every step."""
-        ...
-
-    def preview(self, step: int, watch: Watch) -> None:
-        """Write sample pictures. watch: told how far it is; what it raises ends the preview and must come through.
-
-        Whatever else is raised is noted, and training goes on.
-        """
-        ...
-
-
-class TaskData(Protocol):
-    """The samples; picklable, since worker processes read them. digest: of all that is in them."""
-
-    digest: str
-
-    def __len__(self) -> int: ...
-
-    def name(self, item: int) -> str: ...
-
-    def sample(self, draw: Draw) -> Any:
-        """One sample on the CPU with its chance: a function of the draw alone."""
-        ...
-
-    def collate(self, samples: list[Any]) -> Any:
-        """A batch: tensors in tuples, lists or dicts, or something with a `to(device)`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended. interrupted: by which signal, None when it came to its last step.
-
-    Where several processes train, one that got no signal itself says SIGTERM.
-    """
-
-    step: int
-    interrupted: signal.Signals | None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What became of a process's part of a step. sums: of its readings. failure: why its samples could not be read."""
+class _Share:
+    """What became of a process's share of a step. sums: of its readings. failure: why its samples could not be read."""
 
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     oom: bool = False
@@ -145,26 +81,26 @@ class Trainer:
         """The effective batch: over all devices and accumulated batches."""
         return self.config.data.batch * self.config.data.accumulate * self.accelerator.num_processes
 
-    def train(self, wish: Interrupts) -> Outcome:
+    def train(self, interrupts: Interrupts) -> Outcome:
         """Go on from the newest checkpoint to the last step, or until a signal comes.
 
         The caller holds the lock of the run folder, in the main process. Raises ValueError for a folder of another run,
         when memory does not suffice or when the loss stays broken, OSError when a checkpoint cannot be written.
         """
         folder = self.run.path if self.accelerator.is_main_process else None
-        self._wish = wish
-        with closing(Report(folder, self.display, curves=self.config.tensorboard)) as self._report:
+        self._interrupts = interrupts
+        with closing(RunLog(folder, self.display, curves=self.config.tensorboard)) as self._log:
             self._resume()
-            self._report.event("start", step=self.step, samples_a_step=self.samples_a_step, items=len(self.task.data))
+            self._log.event("start", step=self.step, samples_a_step=self.samples_a_step, items=len(self.task.data))
             self.display.start(self.step, self.config.steps)
             if self.step == 0:
                 self._preview()
-            stopped = self._agree(bool(wish))[0]
+            stopped = self._agree(bool(interrupts))[0]
             while self.step < self.config.steps and not stopped:
                 stopped = self._train_on()
             self._save()
-            by = (wish.received or signal.SIGTERM) if self.step < self.config.steps else None
-            self._report.event("stop", step=self.step, signal=by and by.name)
+            by = (interrupts.received or signal.SIGTERM) if self.step < self.config.steps else None
+            self._log.event("stop", step=self.step, signal=by and by.name)
             return Outcome(self.step, by)
 
     # ---- one step ---------------------------------------------------------------------------------------------------
@@ -175,7 +111,9 @@ class Trainer:
             while self.step < self.config.steps:
                 began = time.perf_counter()
                 part = self._accumulate(islice(batches, self._batches_a_step))
-                failed, oom, broken, stop = self._agree(bool(part.failure), part.oom, part.broken, bool(self._wish))
+                failed, oom, broken, stop = self._agree(
+                    bool(part.failure), part.oom, part.broken, bool(self._interrupts)
+                )
                 if failed:
                     self._give_up(part.failure)
                 if oom:
@@ -191,18 +129,18 @@ class Trainer:
                     self._save()
                 if self.config.preview.every and self.step % self.config.preview.every == 0:
                     self._preview()
-                    if self._agree(bool(self._wish))[0]:
+                    if self._agree(bool(self._interrupts))[0]:
                         return True
         return False
 
-    def _accumulate(self, batches: Iterator[tuple[int, Any]]) -> _Part:
+    def _accumulate(self, batches: Iterator[tuple[int, Any]]) -> _Share:
         """Run this process's part of a step backwards."""
         self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         broken, measure = False, self.step % self.MEASURE_EVERY == 0
         for samples, batch in batches:
             if isinstance(batch, ValueError):
-                return _Part(failure=batch)
+                return _Share(failure=batch)
             if broken:
                 continue  # the rest of the step is passed over, not left for the next one
             try:
@@ -216,14 +154,14 @@ class Trainer:
                     value = torch.as_tensor(value, dtype=torch.float32, device=self.accelerator.device).detach()
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
             except torch.OutOfMemoryError:
-                return _Part(oom=True)
-        return _Part(sums, broken=broken)
+                return _Share(oom=True)
+        return _Share(sums, broken=broken)
 
     def _give_up(self, failure: ValueError | None) -> NoReturn:
         """End a run whose samples cannot be read any more, with all that it has learned so far."""
         if self.step:
             self._save()
-        self._report.event("stop", step=self.step, reason=str(failure))
+        self._log.event("stop", step=self.step, reason=str(failure))
         raise failure or ValueError("Another process could not read its samples; it says which and why.")
 
     def _apply(self, broken: bool, sums: dict[str, Tensor]) -> dict[str, float] | None:
@@ -260,7 +198,7 @@ class Trainer:
         draws = draws_of_step(self.config.seed, self.step, len(self.task.data), self.samples_a_step)
         names = [self.task.data.name(draw.item) for draw in draws]
         reason = f"{what} is not a number"
-        self._report.event("skip", step=self.step, reason=reason, items=names, scale_lowered=lowered)
+        self._log.event("skip", step=self.step, reason=reason, items=names, scale_lowered=lowered)
         if lowered:
             return
         self.skipped += 1
@@ -305,7 +243,7 @@ class Trainer:
             why = f"A batch of {self.micro} does not fit{halved}."
             raise refusal("Training", f"ran out of memory at step {self.step}", why, self._smaller())
         self.micro = math.ceil(self.micro / 2)
-        self._report.event("out of memory", step=self.step, micro_batch=self.micro)
+        self._log.event("out of memory", step=self.step, micro_batch=self.micro)
         self.display.say(
             f"Out of memory: going on with {self.micro} samples at once. A step still has {self.samples_a_step}."
         )
@@ -329,8 +267,7 @@ class Trainer:
     def _batches_a_step(self) -> int:
         return math.ceil(self._samples_here / self.micro)
 
-    @contextmanager
-    def _batches(self) -> Iterator[Iterator[tuple[int, Any]]]:
+    def _batches(self) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
         """This process's micro-batches from now on, each with its number of samples."""
         first = self.accelerator.process_index * self._samples_here
         plan = micro_batches(
@@ -341,23 +278,7 @@ class Trainer:
             part=slice(first, first + self._samples_here),
             micro=self.micro,
         )
-        batches: Any = iter(
-            DataLoader(
-                _MicroBatches(self.task.data),
-                sampler=plan,  # type: ignore[arg-type]
-                batch_size=None,
-                collate_fn=_unchanged,
-                num_workers=self.config.data.workers,
-                worker_init_fn=_ignore_signals,
-            )
-        )
-        try:
-            yield batches
-        finally:
-            if self.config.data.workers:
-                # Not left to the garbage collector: an exception may hold the iterator until Python ends, which would
-                # then wait for workers that ignore its SIGTERM.
-                batches._shutdown_workers()
+        return read_batches(self.task.data, plan, self.config.data.workers)
 
     # ---- several processes ------------------------------------------------------------------------------------------
 
@@ -386,7 +307,7 @@ class Trainer:
             raise failure or OSError("The main process could not write a checkpoint.")
 
     def _write_checkpoint(self) -> None:
-        tensors = {"model": self.parameters, "optimizer": self._optimizer_state()}
+        tensors = {"model": self.parameters, "optimizer": optimizer_tensors(self.optimizer, self.parameters)}
         if self.average:
             tensors["average"] = self.average
         scaler = self.accelerator.scaler
@@ -401,7 +322,7 @@ class Trainer:
         }
         kept = self.config.checkpoints
         self.run.save(self.step, tensors, state, Keep(kept.keep_last, kept.keep_every or None))
-        self._report.event("checkpoint", step=self.step)
+        self._log.event("checkpoint", step=self.step)
         self.display.note("checkpoint", self.step)
 
     def _resume(self) -> None:
@@ -413,7 +334,7 @@ class Trainer:
         self._put({name: tensors["model"][name] for name in self.parameters})
         for name, average in self.average.items():
             average.copy_(tensors["average"][name])
-        self._set_optimizer_state(tensors["optimizer"])
+        set_optimizer_tensors(self.optimizer, self.parameters, tensors["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.bad_in_a_row = state["step"], state["bad_in_a_row"]
@@ -431,22 +352,6 @@ class Trainer:
             why = f"A step had {state['samples_a_step']} samples (batch x accumulate x devices), now {self.samples_a_step}."
             remedy = "choose data.accumulate so that the product is the same."
             raise refusal("This run", "cannot go on with this batch", why, remedy)
-
-    def _optimizer_state(self) -> dict[str, Tensor]:
-        return {
-            f"{name}/{key}": value
-            for name, parameter in self.parameters.items()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-        }
-
-    def _set_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        places = {name: place for place, name in enumerate(self.parameters)}
-        for key, value in tensors.items():
-            name, _, part = key.rpartition("/")
-            state.setdefault(places[name], {})[part] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -468,48 +373,25 @@ class Trainer:
     def _preview(self) -> None:
         if self.config.preview.every and self.accelerator.is_main_process:
             try:
-                self._watch(0, 1)
+                self._watch("preview", 0, 1)
                 with self.averaged(), torch.no_grad(), self.accelerator.autocast():
                     self.task.preview(self.step, self._watch)
-                self._report.event("preview", step=self.step)
+                self._log.event("preview", step=self.step)
             except _PreviewStoppedError:
-                self._report.event("preview stopped", step=self.step)
+                self._log.event("preview stopped", step=self.step)
             except Exception as error:  # a picture is never worth a run
-                self._report.event("preview failed", step=self.step, reason=repr(error))
+                self._log.event("preview failed", step=self.step, reason=repr(error))
                 self.display.say(f"The preview of step {self.step} failed: {error}. Training goes on.")
         self.accelerator.wait_for_everyone()
 
-    def _watch(self, done: int, total: int) -> None:
-        if self._wish:
+    def _watch(self, what: str, done: int, total: int) -> None:
+        if self._interrupts:
             raise _PreviewStoppedError
         if done:
-            self.display.work("preview", done, total)
+            self.display.work(what, done, total)
 
     def _tell(self, readings: dict[str, float], seconds: float) -> None:
         readings |= {"samples/s": self.samples_a_step / seconds, "s/step": seconds}
         if self.accelerator.device.type == "cuda":
             readings["memory GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        self._report.step(self.step, readings)
-
-
-class _MicroBatches(Dataset[Any]):
-    """Micro-batches by their draws."""
-
-    def __init__(self, data: TaskData) -> None:
-        self._data = data
-
-    def __getitem__(self, draws: Any) -> tuple[int, Any]:
-        try:
-            return len(draws), self._data.collate([self._data.sample(draw) for draw in draws])
-        except ValueError as error:  # handed over as it is: the main process saves before it raises it
-            return len(draws), error
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _ignore_signals(worker: int) -> None:
-    """Whoever stops a run may signal all its processes at once; the main one acts on it and then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._log.step(self.step, readings)

@@ -17,71 +17,80 @@ from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 from rich.console import Console
 
 from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.safetensors_header import refusal
+from ...anydressing_core.refusals import refusal
+from ..hardware import Hardware, choose_device, training_precision
+from ..progress import Course
 from .config import RunConfig, parse_config
-from .events import Display, open_display, require_tensorboard
+from .display import Display, open_display
+from .events import require_tensorboard
 from .folder import CONFIG, RunFolder
-from .interrupts import Interrupts, interrupts
-from .loop import Outcome, Task, Trainer
+from .interrupts import Interrupts, catch_signals
+from .loop import Trainer
+from .task import Outcome, Task
 
 Config = TypeVar("Config", bound=RunConfig)
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a task is built in: the run's folder, the device, where a person looks, and whether she wants it to stop."""
+    """What a task is built in: the run's folder, the hardware, where a person looks, and whether she wants it to stop."""
 
     run: RunFolder
     accelerator: Accelerator
+    hardware: Hardware
     display: Display
-    wish: Interrupts
+    interrupts: Interrupts
 
     @property
-    def frozen_dtype(self) -> torch.dtype:
-        """In what frozen weights are kept; trained ones are always fp32."""
-        return _FROZEN[self.accelerator.mixed_precision]
-
-
-_FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def frozen_dtype(config: RunConfig) -> torch.dtype:
-    """In what a run of this configuration keeps frozen weights on this machine."""
-    return _FROZEN[_precision(config)]
+    def course(self) -> Course:
+        """How long work before the first step is watched."""
+        return Course(self.display.work, lambda: bool(self.interrupts))
 
 
 MakeTask = Callable[[Config, Workplace], Task]
 
 
-def train(config: Config, make_task: MakeTask[Config], *, resume: bool, console: Console) -> Outcome:
+def train(
+    config: Config, make_task: MakeTask[Config], *, resume: bool, console: Console, device: str = "auto"
+) -> Outcome:
     """Begin a run, or go on with it, until its last step or a signal.
 
-    make_task: builds what is trained, caches included, once the folder is ours. Under `accelerate launch` every
-    process calls this. Raises ValueError in the user's words, OSError when the disk refuses.
+    make_task: builds what is trained, caches included, once the folder is ours. device: as `choose_device` takes it.
+    Under `accelerate launch` every process calls this. Raises ValueError in the user's words, OSError when the disk
+    refuses.
     """
     if config.tensorboard:
         require_tensorboard()
-    accelerator = Accelerator(
-        mixed_precision=_precision(config),
-        cpu=not torch.cuda.is_available(),
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop's own; no variable changes it
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],  # the others wait for caches and previews
-    )
+    accelerator, hardware = _accelerator(config, device)
     main = accelerator.is_main_process
     run = _open_run(config, resume) if main else None
     accelerator.wait_for_everyone()
     run = run or RunFolder.open(config.folder)
     with (
         run.lock() if main else nullcontext(),
-        interrupts() as wish,
+        catch_signals() as interrupts,
         closing(open_display(console if main else Console(quiet=True, force_terminal=False))) as display,
     ):
-        task = make_task(config, Workplace(run, accelerator, display, wish))
+        task = make_task(config, Workplace(run, accelerator, hardware, display, interrupts))
         accelerator.wait_for_everyone()
-        outcome = Trainer(task, config, run, accelerator, display).train(wish)
+        outcome = Trainer(task, config, run, accelerator, display).train(interrupts)
         accelerator.wait_for_everyone()
         accelerator.end_training()  # else a process may abort when it ends while its connections are open
         return outcome
+
+
+def _accelerator(config: RunConfig, device: str) -> tuple[Accelerator, Hardware]:
+    chosen = choose_device(device)
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)  # a lone process; `accelerate launch` gives each of several its own
+    precision = training_precision(config.memory.precision, chosen)
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=chosen.type == "cpu",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop's own; no variable changes it
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],  # the others wait for caches and previews
+    )
+    return accelerator, Hardware(accelerator.device, precision)
 
 
 def end_one_of_several(status: int) -> None:
@@ -100,24 +109,13 @@ def _open_run(config: RunConfig, resume: bool) -> RunFolder:
     if not resume:
         return RunFolder.create(config.folder, config.to_toml())
     run = RunFolder.open(config.folder)
-    begun = parse_config(run.config, str(run.path / CONFIG), kind=type(config))
+    begun = parse_config(run.config, str(run.path / CONFIG), type(config))
     changed = begun.changes(config)
     if changed:
         why = f"It began with another {', '.join(changed)}, and would become a different run half-way."
         remedy = "set these back (config.toml in the folder has them), or begin a new run in another folder."
         raise refusal(f"The run in {str(run.path)!r}", "cannot go on with this configuration", why, remedy)
-    if begun.to_toml() != config.to_toml():
+    if run.config != config.to_toml():
         with run.lock():
             write_atomically(run.path / CONFIG, config.to_toml().encode())
     return run
-
-
-def _precision(config: RunConfig) -> str:
-    """accelerate's name for memory.precision; `auto` is bf16 where the device computes it, else fp32."""
-    wanted, gpu = config.memory.precision, torch.cuda.is_available()
-    if wanted == "auto":
-        wanted = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if wanted == "fp16" and not gpu:
-        why = "Its gradients are scaled, which only a GPU does here."
-        raise refusal('memory.precision = "fp16"', "needs a CUDA device", why, 'set memory.precision = "auto".')
-    return {"fp32": "no"}.get(wanted, wanted)

@@ -16,17 +16,20 @@ import torch
 from comfyui_anydressing.anydressing_core.sites import SD15, UNetShape
 from comfyui_anydressing.training.base import text as base_text
 from comfyui_anydressing.training.base import tokenizer as base_tokenizer
-from comfyui_anydressing.training.base.model import NoiseSchedule, load_base, plan_base
+from comfyui_anydressing.training.base.model import load_base, plan_base
 from comfyui_anydressing.training.base.names import ldm_unet_name, ldm_unet_tensors, ldm_vae_name, taesd_name
 from comfyui_anydressing.training.base.plan import plan_checkpoint
+from comfyui_anydressing.training.base.schedule import NoiseSchedule
+from comfyui_anydressing.training.hardware import Hardware
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 SHAPE = UNetShape((32, 64), (1, 2), (True, False), mid_attention=True, heads=8, cross_attention_dim=64)
-ON_CPU = {"device": "cpu", "dtype": torch.float32}
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +39,6 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by sharing the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +121,7 @@ def folder(saved_folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def base(checkpoint, tokenizer):
-    return load_base(checkpoint, **ON_CPU, tokenizer=tokenizer)
+    return load_base(checkpoint, tokenizer=tokenizer)
 
 
 def probes():
@@ -171,20 +165,20 @@ def test_a_single_file_gives_the_model_it_was_made_from(base, small):
 
 
 def test_a_saved_folder_gives_the_same_model_as_the_file(base, saved_folder):
-    assert_same(load_base(saved_folder, **ON_CPU), base)
+    assert_same(load_base(saved_folder), base)
 
 
 def test_a_loaded_model_survives_save_pretrained(base, tokenizer, tmp_path):
     base.unet.save_pretrained(tmp_path / "unet")
     base.vae.save_pretrained(tmp_path / "vae")
     base.text_encoder.save_pretrained(tmp_path / "text_encoder")
-    assert_same(load_base(tmp_path, **ON_CPU, tokenizer=tokenizer), base)
+    assert_same(load_base(tmp_path, tokenizer=tokenizer), base)
 
 
 def test_a_folder_of_half_precision_files_loads(base, small, tokenizer, tmp_path):
     for name, network in (("unet", small.unet), ("vae", small.vae), ("text_encoder", small.text)):
         network.save_pretrained(tmp_path / name, variant="fp16")
-    assert_same(load_base(tmp_path, **ON_CPU, tokenizer=tokenizer), base)
+    assert_same(load_base(tmp_path, tokenizer=tokenizer), base)
 
 
 def test_an_autoencoder_folder_with_old_attention_names_loads(base, folder):
@@ -196,7 +190,7 @@ def test_an_autoencoder_folder_with_old_attention_names_loads(base, folder):
             name = name.replace(new_name, old_name)
         old[name] = tensor
     save_file(old, path)
-    assert_same(load_base(folder, **ON_CPU), base)
+    assert_same(load_base(folder), base)
 
 
 @pytest.mark.parametrize("prefix", ["text_model.", ""], ids=["old file", "new file"])
@@ -207,7 +201,7 @@ def test_clip_names_of_old_and_new_transformers_both_load(
     renamed = {name.replace(TEXT + "text_model.", TEXT + prefix): tensor for name, tensor in tensors.items()}
     save_file(renamed, tmp_path / "file.safetensors")
     monkeypatch.setattr(base_text, "CLIPTextModel", CLIPOf[transformers])
-    loaded = load_base(tmp_path / "file.safetensors", **ON_CPU, tokenizer=tokenizer)
+    loaded = load_base(tmp_path / "file.safetensors", tokenizer=tokenizer)
     assert_same(loaded, base)
     has_prefix = all(name.startswith("text_model.") for name in loaded.text_encoder.state_dict())
     assert has_prefix == (transformers == "old")
@@ -242,7 +236,7 @@ def test_a_taesd_inside_a_checkpoint_is_recognised(tensors, tokenizer, tmp_path)
     file |= {VAE + taesd_name(name): tensor for name, tensor in tiny.state_dict().items()}
     file |= {VAE + "vae_scale": torch.tensor(0.5), VAE + "vae_shift": torch.tensor(0.25)}
     save_file(file, tmp_path / "tiny.safetensors")
-    base = load_base(tmp_path / "tiny.safetensors", **ON_CPU, tokenizer=tokenizer)
+    base = load_base(tmp_path / "tiny.safetensors", tokenizer=tokenizer)
     x, _, images = probes()
     with torch.inference_mode():
         latents = (tiny.encode(images).latents / 0.5 + 0.25) * 0.18215  # as ComfyUI scales, then process_latent_in
@@ -252,7 +246,7 @@ def test_a_taesd_inside_a_checkpoint_is_recognised(tensors, tokenizer, tmp_path)
 
     for name, network in (("unet", base.unet), ("vae", base.vae), ("text_encoder", base.text_encoder)):
         network.save_pretrained(tmp_path / "folder" / name)
-    assert_same(load_base(tmp_path / "folder", **ON_CPU, tokenizer=tokenizer), base)
+    assert_same(load_base(tmp_path / "folder", tokenizer=tokenizer), base)
 
 
 def test_everything_is_frozen_and_in_eval_mode(base):
@@ -263,10 +257,13 @@ def test_everything_is_frozen_and_in_eval_mode(base):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "vae_dtype"), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)], ids=["bf16", "fp16"]
+    ("precision", "vae_dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float32)], ids=["bf16", "fp16"]
 )
-def test_the_autoencoder_avoids_float16_and_the_text_encoder_stays_exact(checkpoint, base, tokenizer, dtype, vae_dtype):
-    half = load_base(checkpoint, device="cpu", dtype=dtype, tokenizer=tokenizer)
+def test_the_autoencoder_avoids_float16_and_the_text_encoder_stays_exact(
+    checkpoint, base, tokenizer, precision, vae_dtype
+):
+    half = load_base(checkpoint, Hardware(torch.device("cpu"), precision), tokenizer=tokenizer)
+    dtype = half.hardware.dtype
     assert (half.unet.dtype, half.vae.dtype) == (dtype, vae_dtype)
     assert torch.equal(half.encode_text(["a hat"]), base.encode_text(["a hat"]))
     assert half.encode_mode(probes()[2]).dtype == torch.float32
@@ -275,7 +272,7 @@ def test_the_autoencoder_avoids_float16_and_the_text_encoder_stays_exact(checkpo
 
 def test_weights_do_not_hang_on_the_file(checkpoint, tokenizer, tmp_path):
     path = shutil.copy(checkpoint, tmp_path / "file.safetensors")
-    loaded = load_base(path, **ON_CPU, tokenizer=tokenizer)
+    loaded = load_base(path, tokenizer=tokenizer)
     before = loaded.unet.conv_in.weight.clone()
     with path.open("r+b") as file:
         file.seek(-(path.stat().st_size - 200_000), 2)
@@ -541,7 +538,7 @@ def test_a_taesd_with_a_broken_scale_is_refused(tensors, tokenizer, tmp_path, sc
     file |= {VAE + taesd_name(name): tensor for name, tensor in AutoencoderTiny().state_dict().items()}
     save_file({**file, VAE + "vae_scale": scale}, tmp_path / "tiny.safetensors")
     with pytest.raises(ValueError, match="has an autoencoder whose latents cannot be scaled"):
-        load_base(tmp_path / "tiny.safetensors", **ON_CPU, tokenizer=tokenizer)
+        load_base(tmp_path / "tiny.safetensors", tokenizer=tokenizer)
 
 
 def spoil(path, **changes):
@@ -590,31 +587,31 @@ def test_the_tokenizer_is_found_in_the_comfyui_that_holds_the_checkpoint(checkpo
     path = tmp_path / "models" / "checkpoints" / "sd15.safetensors"
     path.parent.mkdir(parents=True)
     shutil.copy(checkpoint, path)
-    assert_same(load_base(path, **ON_CPU), base)
+    assert_same(load_base(path), base)
 
 
 def test_the_tokenizer_is_found_through_comfyui_path(checkpoint, tokenizer, base, tmp_path, monkeypatch):
     shutil.copytree(tokenizer, tmp_path / "comfy" / "sd1_tokenizer")
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    assert_same(load_base(checkpoint, **ON_CPU), base)
+    assert_same(load_base(checkpoint), base)
 
 
 def test_a_tokenizer_that_transformers_saved_loads(checkpoint, base, tmp_path):
     base.tokenizer.save_pretrained(tmp_path)
-    assert_same(load_base(checkpoint, **ON_CPU, tokenizer=tmp_path), base)
+    assert_same(load_base(checkpoint, tokenizer=tmp_path), base)
 
 
 def test_a_tokenizer_that_is_nowhere_is_asked_for(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr(base_tokenizer, "tokenizer_places", lambda path: [tmp_path])
     with pytest.raises(ValueError, match=r"CLIP's tokenizer was not found\.") as error:
-        load_base(checkpoint, **ON_CPU)
+        load_base(checkpoint)
     assert "comfy/sd1_tokenizer" in str(error.value)
     assert str(error.value).count("\n") == 2
 
 
 def test_a_named_folder_without_a_tokenizer_is_named_back(checkpoint, tmp_path):
     with pytest.raises(ValueError, match="are not in the folder '"):
-        load_base(checkpoint, **ON_CPU, tokenizer=tmp_path)
+        load_base(checkpoint, tokenizer=tmp_path)
 
 
 def test_a_tokenizer_with_more_words_than_the_text_encoder_is_refused(checkpoint, tokenizer, tmp_path):
@@ -622,11 +619,11 @@ def test_a_tokenizer_with_more_words_than_the_text_encoder_is_refused(checkpoint
     words = json.loads((folder / "vocab.json").read_text())
     (folder / "vocab.json").write_text(json.dumps(words | {f"word{i}": len(words) + i for i in range(100)}))
     with pytest.raises(ValueError, match="It knows 614 words, the text encoder 600"):
-        load_base(checkpoint, **ON_CPU, tokenizer=folder)
+        load_base(checkpoint, tokenizer=folder)
 
 
 def test_a_broken_tokenizer_is_refused(checkpoint, tokenizer, tmp_path):
     folder = shutil.copytree(tokenizer, tmp_path / "other")
     (folder / "vocab.json").write_text("{")
     with pytest.raises(ValueError, match="It cannot be read"):
-        load_base(checkpoint, **ON_CPU, tokenizer=folder)
+        load_base(checkpoint, tokenizer=folder)

@@ -19,10 +19,11 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
 from comfyui_anydressing.training.cli import main
-from comfyui_anydressing.training.dressing.previews import CAPTION, GAP, HEADER, MARGIN, PICTURE_HEIGHT, TITLES
+from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.run.config import load_config
 from comfyui_anydressing.training.run.events import read_events
 from comfyui_anydressing.training.run.folder import RunFolder
+from comfyui_anydressing.training.sheets import CAPTION, GAP, HEADER, MARGIN, PICTURE_HEIGHT, TITLES
 from PIL import Image
 
 ENTRY = Path(__file__).parents[2] / "support" / "command_entry.py"
@@ -104,11 +105,13 @@ def test_the_smoke_run_is_finished_within_a_minute_and_leaves_everything(smoke):
     run, seconds, output = smoke
     assert seconds < 60 or os.getloadavg()[0] > os.cpu_count()
     assert f"Finished at step {STEPS}: {run}" in output
-    assert load_config(run / "config.toml").steps == STEPS
+    assert load_config(run / "config.toml", TrainConfig).steps == STEPS
     assert RunFolder.open(run).steps() == [10, 20]
     assert sorted(path.name for path in (run / "previews").iterdir()) == [
-        f"step-{step:08d}.png" for step in (0, 10, 20)
+        f"step-{step:08d}.{kind}" for step in (0, 10, 20) for kind in ("json", "png")
     ]
+    told = json.loads((run / "previews" / "step-00000010.json").read_text())
+    assert (told["precision"], told["device"], told["people"]) == ("fp32", "cpu", ["held_out-0000000"])
 
 
 def test_every_reading_of_the_smoke_run_is_a_number(smoke):
@@ -379,7 +382,7 @@ def test_an_exported_file_says_what_it_is(smoke, finished, tmp_path, capsys, nam
     titled = ["--title", "Paper dolls", "--author", "the tests"]
     assert main(["export", str(smoke[0]), str(path), "--dtype", name, *titled]) == 0
     assert f"upper, lower; {STEPS} steps" in capsys.readouterr().out
-    file, settings = load_checkpoint(path), load_config(smoke[0] / "config.toml")
+    file, settings = load_checkpoint(path), load_config(smoke[0] / "config.toml", TrainConfig)
     exact = load_checkpoint(finished).tensors
     assert all(torch.equal(tensor, exact[name].to(dtype)) for name, tensor in file.tensors.items())
     info = file.info
@@ -424,20 +427,55 @@ def test_only_runs_of_the_adapter_are_exported(smoke, tmp_path, capsys):
 # ---- sample ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_sample_is_the_preview_of_that_step(smoke, commands, small_base, small_data, tmp_path):
-    held_out = ("--manifest", small_data, "--steps", "2", "--out", tmp_path)
-    status, output = commands.run("sample", smoke[0], "--base", small_base, *held_out)
+@pytest.fixture(scope="session")
+def smoke_bf16(make_config, commands, tmp_path_factory):
+    """A short run whose frozen weights are kept in bf16, as those of the presets for a GPU."""
+    folder = tmp_path_factory.mktemp("smoke bf16")
+    config = make_config(folder / "config.toml", folder / "run", '[memory]\nprecision = "bf16"\n')
+    status, output = commands.run("train", config, "--set", "steps=10")
     assert status == 0, output
-    assert f"1 pictures in {tmp_path}." in output
-    sample = Image.open(tmp_path / "held_out-0000000.png")
+    return folder / "run"
+
+
+def from_preview(commands, run, base, data, out, *options):
+    """How far a sample is from each picture of the run's last preview: the largest differences of its bytes."""
+    held_out = ("--manifest", data, "--steps", "2", "--out", out, *options)
+    status, output = commands.run("sample", run, "--base", base, *held_out)
+    assert status == 0, output
+    assert f"1 pictures in {out}." in output
+    sample = Image.open(out / "held_out-0000000.png")
     assert sample.size == (48, 64)
-    sheet = np.asarray(Image.open(smoke[0] / "previews" / "step-00000020.png")).astype(int)
+    sheet = np.asarray(Image.open(max((run / "previews").glob("*.png")))).astype(int)
     shown = np.asarray(sample.resize((240, PICTURE_HEIGHT), Image.Resampling.LANCZOS)).astype(int)
     row = sheet[MARGIN + HEADER + CAPTION + TITLES :][:PICTURE_HEIGHT]
     places = [MARGIN + 240 // 2 + GAP + column * (240 + GAP) for column in range(6)]
-    truth, undressed, upper, lower, dressed, _ = (np.abs(row[:, left : left + 240] - shown).max() for left in places)
+    return [np.abs(row[:, left : left + 240] - shown).max() for left in places]
+
+
+def test_a_sample_is_the_preview_of_that_step(smoke, commands, small_base, small_data, tmp_path):
+    *others, dressed, _ = from_preview(commands, smoke[0], small_base, small_data, tmp_path)
     assert dressed <= 2  # the captions are encoded in another batch: rounding
-    assert dressed < min(truth, undressed, upper, lower), (dressed, truth, undressed, upper, lower)
+    assert dressed < min(others), (dressed, others)
+
+
+def test_a_sample_is_the_preview_in_bf16_too(smoke_bf16, commands, small_base, small_data, tmp_path):
+    *others, dressed, _ = from_preview(commands, smoke_bf16, small_base, small_data, tmp_path / "auto")
+    assert dressed <= 2
+    assert dressed < min(others), (dressed, others)
+    *_, exact, _ = from_preview(commands, smoke_bf16, small_base, small_data, tmp_path / "fp32", "--precision", "fp32")
+    assert exact > 2  # which tells the two apart: the test can fail
+    told = [json.loads((tmp_path / name / "held_out-0000000.json").read_text()) for name in ("auto", "fp32")]
+    assert [(one["precision"], one["device"]) for one in told] == [("bf16", "cpu"), ("fp32", "cpu")]
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("cuda:7", "finds no CUDA device"), ("mps", "finds no Apple GPU"), ("tpu", "auto, cpu, cuda, cuda:N or mps")],
+)
+def test_a_device_that_is_not_there_is_refused(finished, small_base, small_data, tmp_path, capsys, device, words):
+    wanted = ["--base", str(small_base), "--out", str(tmp_path / "out"), "--manifest", str(small_data)]
+    status = main(["sample", str(finished), *wanted, "--device", device])
+    assert_refused(status, capsys.readouterr().err, words, f"--device '{device}'")
 
 
 def test_a_sample_says_what_it_was_made_from(finished, commands, small_base, small_data, tmp_path):
@@ -452,6 +490,8 @@ def test_a_sample_says_what_it_was_made_from(finished, commands, small_base, sma
     assert told == {
         "file": str(finished),
         "base": str(small_base),
+        "precision": "fp32",
+        "device": "cpu",
         "seed": 5,
         "prompt": "a woman in a park",
         "garments": {"upper": str(shirt)},
@@ -505,7 +545,7 @@ def verbs_in(text):
 
 
 def test_the_verbs_stay():
-    verbs = ["train", "train-base", "export", "export-base", "doctor", "sample", "evaluate", "data"]
+    verbs = ["train", "train-base", "config", "export", "export-base", "doctor", "sample", "evaluate", "data"]
     assert verbs_in(help_of()) == verbs
     assert verbs_in(help_of("data")) == ["paper-doll", "check", "cache"]
 

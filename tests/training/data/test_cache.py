@@ -21,10 +21,13 @@ from comfyui_anydressing.anydressing_core.canvas import canvas_mask, foreground_
 from comfyui_anydressing.training.base.model import BaseModel
 from comfyui_anydressing.training.data import entries as cache_entries
 from comfyui_anydressing.training.data import pictures
-from comfyui_anydressing.training.data.cache import BaseEncoders, BuildStoppedError, build_cache
+from comfyui_anydressing.training.data.cache import Wanted, build_cache
 from comfyui_anydressing.training.data.edges import canny_edges
+from comfyui_anydressing.training.data.encoders import BaseEncoders
 from comfyui_anydressing.training.data.entries import Entries
 from comfyui_anydressing.training.data.manifest import read_manifest
+from comfyui_anydressing.training.hardware import CPU
+from comfyui_anydressing.training.progress import Course, StoppedError
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch.nn import functional
@@ -100,8 +103,10 @@ class Data:
         return read_manifest(path)
 
     def build(self, encoders=None, **changes):
-        settings = {"resolution": (H, W), "slots": SLOTS, **changes}
-        return build_cache(self.manifest(), encoders or self.encoders, self.cache, **settings)
+        watched = {name: changes.pop(name) for name in ("progress", "stop") if name in changes}
+        batch, wanted = changes.pop("batch", 8), Wanted(**{"resolution": (H, W), "slots": SLOTS, **changes})
+        course = Course(**watched)
+        return build_cache(self.manifest(), encoders or self.encoders, self.cache, wanted, batch=batch, course=course)
 
     def counts(self, **changes):
         """How many pictures and texts another build encodes."""
@@ -217,7 +222,7 @@ def small_base():
     vae = AutoencoderKL(**types, block_out_channels=(32,) * 4, layers_per_block=1, scaling_factor=0.18215).eval()
     sizes = {"hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 64}
     text = CLIPTextModel(CLIPTextConfig(vocab_size=128, **sizes)).eval()
-    return BaseModel("small", "0" * 64, None, None, vae, text, Letters(), None)
+    return BaseModel("small", "0" * 64, None, None, vae, text, Letters(), None, CPU)
 
 
 class Letters:
@@ -381,21 +386,24 @@ def test_progress_is_told_from_zero_to_all(data):
 
 
 def test_a_stop_finishes_the_batch_and_the_rest_is_built_later(data):
-    with pytest.raises(BuildStoppedError, match="pictures, 4 of 9"):
+    with pytest.raises(StoppedError, match="pictures, 4 of 9"):
         data.build(batch=2, stop=lambda: data.encoders.pictures == 4)
     assert data.counts() == (5, 4)
 
 
 KILLED = """
-import importlib.util, os, signal, sys
+import os, signal, sys
 from pathlib import Path
 
 root, folder, cache, when = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("pack", Path(root) / "__init__.py", submodule_search_locations=[root])
-sys.modules["pack"] = importlib.util.module_from_spec(spec)
+sys.path.append(f"{root}/tests/support")
 
-from pack.training.cache import build_cache
-from pack.training.manifest import read_manifest
+from checkout import load_package
+
+load_package("pack", Path(root))
+
+from pack.training.data.cache import Wanted, build_cache
+from pack.training.data.manifest import read_manifest
 from torch import zeros
 
 renamed = []
@@ -422,8 +430,8 @@ class Encoders:
     def encode_text(self, texts):
         return zeros(len(texts), 77, 4)
 
-build_cache(read_manifest(Path(folder) / "manifest.jsonl"), Encoders(), Path(cache), resolution=(64, 48),
-            slots=("upper", "lower"), batch=2)
+wanted = Wanted((64, 48), ("upper", "lower"))
+build_cache(read_manifest(Path(folder) / "manifest.jsonl"), Encoders(), Path(cache), wanted, batch=2)
 """
 
 
@@ -444,7 +452,7 @@ def test_two_builders_at_once_do_no_harm(data):
     manifest = data.manifest()
 
     def build(encoders):
-        return build_cache(manifest, encoders, data.cache, resolution=(H, W), slots=SLOTS, batch=1).digest
+        return build_cache(manifest, encoders, data.cache, Wanted((H, W), SLOTS), batch=1).digest
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(build, [FakeEncoders(), FakeEncoders()])

@@ -14,8 +14,9 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.heat_maps import COLOURS
 from comfyui_anydressing.training.base import tokenizer as base_tokenizer
-from comfyui_anydressing.training.data.cache import build_cache
-from comfyui_anydressing.training.data.check import EXAMPLES, KINDS, Note, Report, check_data
+from comfyui_anydressing.training.data.cache import Wanted, build_cache
+from comfyui_anydressing.training.data.check import check_data
+from comfyui_anydressing.training.data.findings import EXAMPLES, KINDS, DataReport, Note
 from comfyui_anydressing.training.data.manifest import read_manifest
 from comfyui_anydressing.training.data.pictures import Fault
 from comfyui_anydressing.training.paper_doll.world import write_dataset
@@ -129,7 +130,7 @@ def test_the_expected_cache_is_as_large_as_the_real_one(data, tmp_path):
     data.lines[2]["caption"] = data.lines[0]["caption"]
     (tmp_path / "cache").mkdir()
     manifest = read_manifest(data.manifest())
-    build_cache(manifest, SD15Encoders(), tmp_path / "cache", resolution=(512, 384), slots=("upper", "lower"))
+    build_cache(manifest, SD15Encoders(), tmp_path / "cache", Wanted((512, 384), ("upper", "lower")))
     sizes = [path.stat().st_size for path in (tmp_path / "cache").glob("??/*")]
     on_disk = sum(-(-size // 4096) * 4096 for size in sizes) / 2**20
     assert dict(data.check((512, 384)).facts)["cache"].startswith(f"about {on_disk:.1f} MiB")
@@ -258,7 +259,7 @@ def test_a_few_examples_stand_for_all(data):
     ("bad", "status"), [({}, 0), ({"train": 5}, 0), ({"train": 6}, 1), ({"held_out": 1}, 0), ({"held_out": 2}, 1)]
 )
 def test_a_twentieth_of_each_split_may_be_bad(bad, status):
-    report = Report(
+    report = DataReport(
         [("people", "120")], [Note("empty mask", "a", "m/a.png")], Counter(train=100, held_out=20), Counter(bad)
     )
     assert report.status == status

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_anydressing.training.data.cache import CachedGarment, CachedPerson
+from comfyui_anydressing.training.data.cached import CachedGarment, CachedPerson
+from comfyui_anydressing.training.dressing.config import Dropout, Losses
 from comfyui_anydressing.training.dressing.samples import DressingData
-from comfyui_anydressing.training.run.config import Dropout, Losses
 from comfyui_anydressing.training.run.noise import Draw, draws_of_step
 
 OUTFITS = (("upper",), ("upper", "lower"), ("upper", "lower", "hat"))

@@ -8,23 +8,21 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import Accelerator
-from comfyui_anydressing.training.dressing import task as dressing_task
-from comfyui_anydressing.training.dressing.task import make_dressing_task
+from comfyui_anydressing.training.dressing import build
+from comfyui_anydressing.training.dressing.build import make_dressing_task
+from comfyui_anydressing.training.dressing.config import TrainConfig
+from comfyui_anydressing.training.hardware import CPU
 from comfyui_anydressing.training.losses.dists import Dists
-from comfyui_anydressing.training.losses.terms import (
-    LossReading,
-    drawn_rows,
-    localisation_loss,
-    texture_loss,
-    texture_of_rows,
-)
+from comfyui_anydressing.training.losses.terms import LossReading, localisation_loss
+from comfyui_anydressing.training.losses.texture import drawn_rows, texture_of_rows
 from comfyui_anydressing.training.run.config import load_config
-from comfyui_anydressing.training.run.events import open_display
+from comfyui_anydressing.training.run.display import open_display
 from comfyui_anydressing.training.run.folder import RunFolder
 from comfyui_anydressing.training.run.interrupts import Interrupts
 from comfyui_anydressing.training.run.noise import Draw
 from comfyui_anydressing.training.run.start import Workplace
 from rich.console import Console
+from support.texture import texture_loss
 
 ETA = 350
 TIMESTEPS = (20, 600, 340, 100)  # three of four are low
@@ -32,14 +30,11 @@ LAMBDA_1, LAMBDA_2 = 0.01, 0.5  # the paper's lambda2 would hide behind rounding
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pictures_alone():
-    """DISTS without a feature network: it compares the pictures themselves. And one thread for networks this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def pictures_alone(one_thread):
+    """DISTS without a feature network: it compares the pictures themselves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dressing_task, "load_dists", lambda path: Dists(lambda image: []))
+        patch.setattr(build, "load_dists", lambda path: Dists(lambda image: []))
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +49,10 @@ def make_task(small_base, small_data, tmp_path_factory):
             f"[losses]\ntexture = {LAMBDA_2}\n[dropout]\ntext = 0.0\none_garment = 0.0\n"
         )
         (folder / "config.toml").write_text(text)
-        config = load_config(folder / "config.toml", settings)
+        config = load_config(folder / "config.toml", TrainConfig, settings)
         run = RunFolder.create(folder / "run", config.to_toml())
         display = open_display(Console(quiet=True))
-        task = make_dressing_task(config, Workplace(run, Accelerator(cpu=True), display, Interrupts()))
+        task = make_dressing_task(config, Workplace(run, Accelerator(cpu=True), CPU, display, Interrupts()))
         torch.manual_seed(1)
         with torch.no_grad():
             for name, parameter in task.module.named_parameters():
@@ -81,8 +76,8 @@ def without_texture(make_task):
 def samples_of(task, timesteps=TIMESTEPS):
     """People 0 to 3 at these timesteps; the third wears a hat."""
     samples = [task.data.sample(Draw(0, 0, item, item)) for item in range(len(timesteps))]
-    if task._dists is not None:
-        pictures = [task.data._cached.picture(item) for item in range(len(timesteps))]
+    if task.step.dists is not None:
+        pictures = [task.data.cached.picture(item) for item in range(len(timesteps))]
     else:
         pictures = [None] * len(timesteps)
     return [
@@ -115,7 +110,7 @@ def assert_close(ours, theirs, tolerance=1e-5):
 
 def eq_15(task, batch):
     """L, assembled by hand."""
-    base = task._base
+    base = task.step.base
     alpha = base.schedule.alphas_cumprod[batch.timestep].float().view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * batch.noise
     prediction = task.module(noisy, batch.timestep, batch.text, batch.outfits, 1.0)
@@ -123,9 +118,9 @@ def eq_15(task, batch):
     ldm = (prediction.noise - batch.noise).square().mean()
     loc = localisation_loss(prediction.maps, batch.masks, grids, present=batch.present)
     clean = (noisy - (1 - alpha).sqrt() * prediction.noise) / alpha.sqrt()
-    truth = torch.stack([task.data._cached.picture(item) for item in range(len(batch.timestep))])
+    truth = torch.stack([task.data.cached.picture(item) for item in range(len(batch.timestep))])
     rows = texture_of_rows(
-        base.decode(clean), truth, batch.masks, batch.edges, task._dists, LossReading(), present=batch.present
+        base.decode(clean), truth, batch.masks, batch.edges, task.step.dists, LossReading(), present=batch.present
     )
     perceptual, high_frequency = (texture_loss(part, batch.timestep, ETA) for part in rows)
     total = ldm + LAMBDA_1 * loc + LAMBDA_2 * (perceptual + high_frequency)
@@ -147,16 +142,8 @@ def test_the_loss_and_its_gradient_are_eq_15(task):
     assert_close(ours, theirs)
 
 
-def test_one_phase_and_two_give_the_same(task, make_task):
-    at_once = make_task("memory.two_phase_texture=false")
-    (ours, terms), (theirs, expected) = gradients(task, batch_of(task)), gradients(at_once, batch_of(at_once))
-    assert float(terms.total) == pytest.approx(float(expected.total), rel=1e-5)
-    assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("two_phase", ["true", "false"])
-def test_a_few_drawn_rows_stand_for_all(task, make_task, two_phase):
-    one = make_task("losses.texture_samples=1", f"memory.two_phase_texture={two_phase}")
+def test_a_few_drawn_rows_stand_for_all(task, make_task):
+    one = make_task("losses.texture_samples=1")
     batch = batch_of(one)
     with torch.no_grad():
         parts, _ = eq_15(task, batch)
@@ -188,9 +175,7 @@ def test_texture_is_silent_above_eta_and_when_it_is_off(task, without_texture):
     assert not [name for name in terms.parts if "texture" in name]
 
 
-@pytest.mark.parametrize("two_phase", ["true", "false"])
-def test_measuring_reads_the_norm_of_each_weighted_gradient(make_task, two_phase):
-    task = make_task(f"memory.two_phase_texture={two_phase}")
+def test_measuring_reads_the_norm_of_each_weighted_gradient(task):
     batch = batch_of(task)
     assert set(task.losses(batch, measure=False).parts) == {"ldm", "loc", "texture", "perc", "hf"}
     terms = task.losses(batch, measure=True)
@@ -217,7 +202,7 @@ def test_bf16_is_close(task):
 
 def test_checkpointing_changes_no_gradient(task, make_task):
     recomputed = make_task("memory.checkpointing=true")
-    assert recomputed._base.unet.is_gradient_checkpointing
+    assert recomputed.step.base.unet.is_gradient_checkpointing
     assert_close(gradients(recomputed, batch_of(recomputed))[0], gradients(task, batch_of(task))[0])
 
 
@@ -245,15 +230,19 @@ def test_every_trained_tensor_learns(without_texture):
 
 def test_the_frozen_model_stays_frozen(task):
     gradients(task, batch_of(task))
-    frozen = [*task._base.unet.parameters(), *task._base.vae.parameters(), *task._base.text_encoder.parameters()]
+    frozen = [
+        *task.step.base.unet.parameters(),
+        *task.step.base.vae.parameters(),
+        *task.step.base.text_encoder.parameters(),
+    ]
     assert not [parameter for parameter in frozen if parameter.requires_grad or parameter.grad is not None]
 
 
 def test_the_dressed_of_a_held_out_split_sit_for_the_previews(make_task):
-    assert [sitter.name for sitter in make_task("preview.people=4")._sitters] == [
+    assert [sitter.name for sitter in make_task("preview.people=4").sitters] == [
         "held_out-0000000",
         "held_out-0000001",
     ]
     only_hats = make_task('adapter.slots=["hat"]', "preview.people=4")
-    assert [sitter.name for sitter in only_hats._sitters] == ["held_out-0000000"]
+    assert [sitter.name for sitter in only_hats.sitters] == ["held_out-0000000"]
     assert len(only_hats.data) == 3

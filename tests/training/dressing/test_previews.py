@@ -3,32 +3,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.heat_maps import COLOURS, VEIL, overlay
-from comfyui_anydressing.training.base.model import BaseModel, NoiseSchedule
-from comfyui_anydressing.training.dressing.previews import PAPER, Row, Sitter, draw_sheet, sample_rows, save_sheet
-from comfyui_anydressing.training.model.sampling import Garment, Person, SamplingSettings, sample_people
+from comfyui_anydressing.training.base.model import BaseModel
+from comfyui_anydressing.training.base.schedule import NoiseSchedule
+from comfyui_anydressing.training.dressing.previews import PreviewRow, Sitter, draw_sheet, sample_rows
+from comfyui_anydressing.training.hardware import CPU
+from comfyui_anydressing.training.model.people import EncodedGarment, Person, sample_people
+from comfyui_anydressing.training.model.sampling import SamplingSettings
+from comfyui_anydressing.training.sheets import PAPER, save_sheet
 from diffusers import AutoencoderTiny
 from PIL import Image
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FEW = SamplingSettings(steps=2)
 SIZE = (64, 48)
 NO_TEXT = torch.zeros(7, 24)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 YELLOW, PINK, TEAL = (255, 255, 0), (255, 0, 255), (0, 128, 128)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by sharing the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def plain(colour, size=SIZE):
@@ -46,7 +44,7 @@ def row(slots=("upper", "lower"), **changes):
         "dressed": plain(TEAL),
         "maps": torch.zeros(len(slots), 8, 6),
     }
-    return Row(**{**content, **changes})
+    return PreviewRow(**{**content, **changes})
 
 
 def runs(line):
@@ -125,13 +123,13 @@ def base(unet):
     torch.manual_seed(7)
     sizes = {"encoder_block_out_channels": (4,) * 4, "decoder_block_out_channels": (4,) * 4}
     vae = AutoencoderTiny(**sizes, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4).requires_grad_(False)
-    return BaseModel("tiny", "0" * 64, None, unet, vae, None, None, NoiseSchedule.sd15())
+    return BaseModel("tiny", "0" * 64, None, unet, vae, None, None, NoiseSchedule.sd15(), CPU)
 
 
 @pytest.fixture
 def sitters():
     torch.manual_seed(6)
-    coat, skirt = (Garment(slot, torch.randn(4, 8, 6)) for slot in ("upper", "lower"))
+    coat, skirt = (EncodedGarment(slot, torch.randn(4, 8, 6)) for slot in ("upper", "lower"))
     return [
         Sitter("ann", "a woman", torch.randn(7, 24), [coat, skirt], [plain(YELLOW)] * 2, plain(RED)),
         Sitter("bea", "a girl", torch.randn(7, 24), [skirt], [plain(YELLOW)]),
@@ -144,13 +142,13 @@ def differ(one, other):
 
 def test_a_preview_is_what_anybody_samples_with_the_same_seed(make_model, base, sitters):
     model = make_model()
-    ann, bea = sample_rows(model, base, sitters, NO_TEXT, FEW, seed=3, size=SIZE)
+    ann, bea = sample_rows(model, base, sitters, NO_TEXT, replace(FEW, seed=3), size=SIZE)
     for sitter, drawn in zip(sitters, (ann, bea), strict=True):
         alone = [[garment] for garment in sitter.garments] if len(sitter.garments) > 1 else []
         shown = [drawn.undressed, *drawn.singles, drawn.dressed]
         for worn, picture in zip([[], *alone, sitter.garments], shown, strict=True):
             person = Person(sitter.name, sitter.text, worn)
-            (expected,) = sample_people(model, base, [person], NO_TEXT, FEW, seed=3, size=SIZE)
+            (expected,) = sample_people(model, base, [person], NO_TEXT, replace(FEW, seed=3), size=SIZE)
             assert not differ(picture, expected.pixels)
         torch.testing.assert_close(drawn.maps, expected.maps, atol=1e-5, rtol=0)
     assert differ(ann.singles[0], ann.singles[1])
@@ -160,12 +158,12 @@ def test_a_preview_is_what_anybody_samples_with_the_same_seed(make_model, base, 
 
 def test_a_row_differs_by_its_garments_alone(make_model, base, sitters):
     settings = SamplingSettings(2, strength=0)
-    for drawn in sample_rows(make_model(), base, sitters, NO_TEXT, settings, seed=3, size=SIZE):
+    for drawn in sample_rows(make_model(), base, sitters, NO_TEXT, replace(settings, seed=3), size=SIZE):
         assert not any(differ(picture, drawn.undressed) for picture in (*drawn.singles, drawn.dressed))
 
 
 def test_sampled_rows_can_be_drawn(make_model, base, sitters):
-    rows = sample_rows(make_model(), base, sitters, NO_TEXT, FEW, seed=3, size=SIZE)
+    rows = sample_rows(make_model(), base, sitters, NO_TEXT, replace(FEW, seed=3), size=SIZE)
     assert draw_sheet("step 0", "2 steps", rows).size == (1676, 472 + 26 + 372)
 
 

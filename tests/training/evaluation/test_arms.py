@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.evaluation.arms import ARMS, POOLED_TOKENS, PooledTokens, SharedReference, arm_tensors
 from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
-from comfyui_anydressing.training.run.config import TrainConfig, parse_config
+from comfyui_anydressing.training.run.config import parse_config
 
 NEEDED = ['folder="run"', 'data.manifest="m.jsonl"', 'base.checkpoint="b.safetensors"']
 
@@ -81,7 +82,7 @@ def test_what_an_arm_adds_is_trained_and_comes_back(fresh, kind):
 def test_every_arm_is_a_setting_away_from_the_full_method():
     def config(name):
         settings = [f"{key}={json.dumps(value)}" for key, value in ARMS[name].settings.items()]
-        return parse_config('preset = "paper-doll-ablation"', name, [*NEEDED, *settings], TrainConfig)
+        return parse_config('preset = "paper-doll-ablation"', name, TrainConfig, [*NEEDED, *settings])
 
     full = config("full")
     for name, arm in ARMS.items():

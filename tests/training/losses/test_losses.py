@@ -12,20 +12,22 @@ from comfyui_anydressing.training.losses.dists import Dists
 from comfyui_anydressing.training.losses.terms import (
     LossReading,
     LossWeights,
-    drawn_rows,
     gradient_norms,
     high_frequency_loss,
     ldm_loss,
     localisation_loss,
     one_step_estimate,
     perceptual_loss,
-    texture_acts,
-    texture_loss,
-    texture_of_rows,
-    two_phase_texture,
     weighted_sum,
 )
+from comfyui_anydressing.training.losses.texture import (
+    drawn_rows,
+    texture_acts,
+    texture_of_rows,
+    two_phase_texture,
+)
 from diffusers import AutoencoderKL, AutoencoderTiny
+from support.texture import texture_loss
 
 HALF = [torch.float16, torch.bfloat16]
 
@@ -200,14 +202,12 @@ def large(picture):
     return picture.repeat_interleave(32, dim=-2).repeat_interleave(32, dim=-1)
 
 
-@pytest.mark.parametrize(("region", "expected"), [("frame", (0.4 / 4 + 0.4) / 2), ("bbox", 0.4)])
-def test_perceptual_by_hand(region, expected):
-    loss = perceptual_loss(*map(large, (BRIGHT, TRUTH, QUARTERS)), mean_difference, region=region)
-    assert loss.tolist() == pytest.approx([expected])
+def test_perceptual_by_hand():
+    loss = perceptual_loss(*map(large, (BRIGHT, TRUTH, QUARTERS)), mean_difference)
+    assert loss.tolist() == pytest.approx([(0.4 / 4 + 0.4) / 2])
 
 
-@pytest.mark.parametrize("region", ["frame", "bbox"])
-def test_dists_sees_the_garment_in_the_unit_range_on_black(region):
+def test_dists_sees_the_garment_in_the_unit_range_on_black():
     seen = []
 
     def witness(image, target):
@@ -216,31 +216,18 @@ def test_dists_sees_the_garment_in_the_unit_range_on_black(region):
 
     mask = torch.zeros(1, 1, 4, 4)
     mask[0, 0, 1, 1:] = mask[0, 0, 2, 2] = 1  # a T in rows 1-2, columns 1-3
-    perceptual_loss(*map(large, (BRIGHT, TRUTH, mask)), witness, region=region)
+    perceptual_loss(*map(large, (BRIGHT, TRUTH, mask)), witness)
     ((image, target),) = seen
-    window = (slice(1, 3), slice(1, 4)) if region == "bbox" else (slice(None), slice(None))
-    expected = large(mask[0, 0][window]).expand(1, 3, -1, -1)
+    expected = large(mask[0, 0]).expand(1, 3, -1, -1)
     torch.testing.assert_close(image, 0.8 * expected)
     torch.testing.assert_close(target, 0.4 * expected)
 
 
-def test_a_box_leaves_a_network_room_around_a_sliver():
-    mask = torch.zeros(1, 1, 128, 128)
-    mask[..., 127, 40] = 0.5
-    seen = []
-    perceptual_loss(
-        large(BRIGHT), large(TRUTH), mask, lambda *images: seen.extend(images) or torch.ones(1), region="bbox"
-    )
-    assert [image.shape for image in seen] == [(1, 3, 32, 32)] * 2
-    assert [image.sum().item() for image in seen] == pytest.approx([3 * 0.5 * 0.8, 3 * 0.5 * 0.4])
-
-
-@pytest.mark.parametrize("region", ["frame", "bbox"])
-def test_an_empty_mask_is_exactly_zero_with_a_finite_gradient(region):
+def test_an_empty_mask_is_exactly_zero_with_a_finite_gradient():
     image = BRIGHT.clone()
     image[..., 0, 0] = torch.inf
     image.requires_grad_()
-    loss = perceptual_loss(image, TRUTH, torch.zeros(1, 2, 4, 4), mean_difference, region=region)
+    loss = perceptual_loss(image, TRUTH, torch.zeros(1, 2, 4, 4), mean_difference)
     loss.sum().backward()
     assert loss.tolist() == [0.0]
     assert torch.equal(image.grad, torch.zeros_like(image))
@@ -331,9 +318,9 @@ def test_half_precision_pictures_give_an_fp32_high_frequency_loss(dtype):
 
 def test_texture_is_perception_and_high_frequency():
     arguments = OFF, TRUTH, QUARTERS
-    reading = LossReading(high_frequency="mse", perceptual_region="bbox")
+    reading = LossReading(high_frequency="mse")
     perceptual, high_frequency = texture_of_rows(*arguments, EDGES, mean_difference, reading)
-    assert torch.equal(perceptual, perceptual_loss(*arguments, mean_difference, region="bbox"))
+    assert torch.equal(perceptual, perceptual_loss(*arguments, mean_difference))
     assert torch.equal(high_frequency, high_frequency_loss(*arguments, EDGES, reduction="mse"))
 
 
@@ -372,7 +359,7 @@ def test_impossible_weights_are_refused_by_name(wrong):
 
 def test_the_reading_is_one_line_for_the_file():
     assert LossReading().text == "L_LDM mse; L_loc l2; L_perc DISTS frame; L_hf l2 per edge value"
-    assert LossReading("mse", "mse", "bbox").text == "L_LDM mse; L_loc mse; L_perc DISTS bbox; L_hf mse per edge value"
+    assert LossReading("mse", "mse").text == "L_LDM mse; L_loc mse; L_perc DISTS frame; L_hf mse per edge value"
 
 
 def test_an_unknown_reading_is_refused():

@@ -4,38 +4,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_anydressing.training.base.model import BaseModel, NoiseSchedule
+from comfyui_anydressing.training.base.model import BaseModel
+from comfyui_anydressing.training.base.schedule import NoiseSchedule
+from comfyui_anydressing.training.hardware import CPU
 from comfyui_anydressing.training.model.dressing import Outfits
+from comfyui_anydressing.training.model.people import EncodedGarment, Person, initial_noise, sample_people
 from comfyui_anydressing.training.model.processors import DressingRole, GarmentsRole, dressed_prediction
-from comfyui_anydressing.training.model.sampling import (
-    Garment,
-    Kept,
-    Person,
-    SamplingSettings,
-    as_pixels,
-    initial_noise,
-    sample_latents,
-    sample_people,
-)
+from comfyui_anydressing.training.model.sampling import Kept, Prompts, SamplingSettings, sample_latents
 from diffusers import AutoencoderTiny, DDIMScheduler
 from torch.nn.functional import interpolate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCHEDULE = NoiseSchedule.sd15()
 FEW = SamplingSettings(steps=3)
 SIZE = (64, 48)
 NO_TEXT = torch.full((7, 24), 0.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by sharing the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def people(count=2, dtype=torch.float32):
@@ -49,7 +37,7 @@ def people(count=2, dtype=torch.float32):
 def named_people():
     """Four people, of whom one wears two garments, two share one and one wears nothing."""
     torch.manual_seed(6)
-    coat, skirt = (Garment(slot, torch.randn(4, 8, 6)) for slot in ("upper", "lower"))
+    coat, skirt = (EncodedGarment(slot, torch.randn(4, 8, 6)) for slot in ("upper", "lower"))
     worn = {"ann": [coat, skirt], "bea": [], "cleo": [coat], "dora": [coat]}
     return [Person(name, torch.randn(7, 24), garments) for name, garments in worn.items()]
 
@@ -59,7 +47,7 @@ def base(unet):
     torch.manual_seed(7)
     sizes = {"encoder_block_out_channels": (4,) * 4, "decoder_block_out_channels": (4,) * 4}
     vae = AutoencoderTiny(**sizes, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4).requires_grad_(False)
-    return BaseModel("tiny", "0" * 64, None, unet, vae, None, None, SCHEDULE)
+    return BaseModel("tiny", "0" * 64, None, unet, vae, None, None, SCHEDULE, CPU)
 
 
 @pytest.fixture
@@ -102,7 +90,7 @@ def test_latents_and_maps_are_those_of_the_formulas(make_model):
     settings = SamplingSettings(steps=4, guidance=2.5, strength=0.7)
     with torch.no_grad():
         garments = model.garments(outfits)
-    sampled = sample_latents(model.unet, SCHEDULE, text, NO_TEXT, noise, garments, settings)
+    sampled = sample_latents(model.unet, SCHEDULE, Prompts(text, NO_TEXT), noise, settings, garments)
     latents, maps = by_hand(model.unet, text, noise, garments, settings)
     torch.testing.assert_close(sampled.latents, latents, atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(sampled.maps, maps, atol=1e-6, rtol=0)
@@ -133,14 +121,14 @@ def test_thirty_steps_are_those_of_diffusers_scheduler(unet):
     scheduler, expected = diffusers_ddim(30), noise
     for timestep in scheduler.timesteps:
         expected = scheduler.step(unet(expected, timestep, text).sample, timestep, expected).prev_sample
-    sampled = sample_latents(unet, SCHEDULE, text, NO_TEXT, noise, None, SamplingSettings(guidance=1.0))
+    sampled = sample_latents(unet, SCHEDULE, Prompts(text, NO_TEXT), noise, SamplingSettings(guidance=1.0))
     assert sampled.maps is None
     torch.testing.assert_close(sampled.latents, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_unconditional_branch_sees_neither_text_nor_garments(make_model, base, calls):
     ann, *_ = named_people()
-    sample_people(make_model(), base, [ann], NO_TEXT, FEW, seed=0, size=SIZE)
+    sample_people(make_model(), base, [ann], NO_TEXT, FEW, size=SIZE)
     garments, *steps = calls
     assert isinstance(garments[0], GarmentsRole)
     assert len(steps) == 2 * FEW.steps, "GarmentsNet runs once, then two calls a step"
@@ -161,21 +149,21 @@ def test_what_is_kept_stays_to_the_bit_and_is_seen_at_every_steps_noise(unet):
     seen = []
     unet.register_forward_pre_hook(lambda _, args: seen.append((args[0], args[1])))
     settings = SamplingSettings(3, guidance=1.0)
-    latents = sample_latents(unet, SCHEDULE, text, NO_TEXT, noise, None, settings, kept=kept).latents
+    latents = sample_latents(unet, SCHEDULE, Prompts(text, NO_TEXT), noise, settings, kept=kept).latents
     assert torch.equal(latents.masked_select(~anew), kept.latents.masked_select(~anew))
     assert not torch.equal(latents.masked_select(anew), kept.latents.masked_select(anew))
     for noisy, timestep in seen:
         expected = SCHEDULE.add_noise(kept.latents, noise, timestep)
         torch.testing.assert_close(noisy.masked_select(~anew), expected.masked_select(~anew))
     everything = Kept(kept.latents, torch.ones_like(anew))
-    free = sample_latents(unet, SCHEDULE, text, NO_TEXT, noise, None, settings)
-    again = sample_latents(unet, SCHEDULE, text, NO_TEXT, noise, None, settings, kept=everything)
+    free = sample_latents(unet, SCHEDULE, Prompts(text, NO_TEXT), noise, settings)
+    again = sample_latents(unet, SCHEDULE, Prompts(text, NO_TEXT), noise, settings, kept=everything)
     assert torch.equal(free.latents, again.latents)
 
 
 def test_guidance_one_leaves_out_the_unconditional_branch(make_model, base, calls):
     ann, *_ = named_people()
-    sample_people(make_model(), base, [ann], NO_TEXT, SamplingSettings(3, guidance=1), seed=0, size=SIZE)
+    sample_people(make_model(), base, [ann], NO_TEXT, SamplingSettings(3, guidance=1), size=SIZE)
     assert len(calls) == 1 + 3
 
 
@@ -184,14 +172,16 @@ def test_strength_zero_is_undressed_to_the_bit(make_model, base):
     ann, *_ = named_people()
     nude = Person(ann.name, ann.text)
     zero, undressed, dressed = (
-        sample_people(model, base, [person], NO_TEXT, SamplingSettings(3, strength=strength), seed=0, size=SIZE)[0]
+        sample_people(model, base, [person], NO_TEXT, SamplingSettings(3, strength=strength), size=SIZE)[0]
         for person, strength in ((ann, 0.0), (nude, 0.7), (ann, 0.7))
     )
     assert (zero.pixels == undressed.pixels).all()
     assert (dressed.pixels != undressed.pixels).any()
     text, noise, outfits = people()
     latents = [
-        sample_latents(model.unet, SCHEDULE, text, NO_TEXT, noise, garments, SamplingSettings(3, strength=0.0)).latents
+        sample_latents(
+            model.unet, SCHEDULE, Prompts(text, NO_TEXT), noise, SamplingSettings(3, strength=0.0), garments
+        ).latents
         for garments in (model.garments(outfits), None)
     ]
     assert torch.equal(*latents)
@@ -200,9 +190,9 @@ def test_strength_zero_is_undressed_to_the_bit(make_model, base):
 @pytest.mark.parametrize("null_token", [True, False], ids=["null", "faithful"])
 def test_a_picture_is_the_same_in_any_batch(make_model, base, null_token):
     model, everybody = make_model(null_token=null_token), named_people()
-    together = sample_people(model, base, everybody, NO_TEXT, FEW, seed=0, size=SIZE)
+    together = sample_people(model, base, everybody, NO_TEXT, FEW, size=SIZE)
     for picture, person in zip(together, everybody, strict=True):
-        (alone,) = sample_people(model, base, [person], NO_TEXT, FEW, seed=0, size=SIZE)
+        (alone,) = sample_people(model, base, [person], NO_TEXT, FEW, size=SIZE)
         assert abs(picture.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
         if person.garments:
             torch.testing.assert_close(picture.maps, alone.maps, atol=1e-5, rtol=0)
@@ -213,32 +203,32 @@ def test_a_picture_is_the_same_in_any_batch(make_model, base, null_token):
 
 def test_a_garment_worn_by_several_is_encoded_once(make_model, base, calls):
     dressed = [person for person in named_people() if person.garments]
-    sample_people(make_model(), base, dressed, NO_TEXT, FEW, seed=0, size=SIZE)
+    sample_people(make_model(), base, dressed, NO_TEXT, FEW, size=SIZE)
     assert [len(text) for role, text in calls if isinstance(role, GarmentsRole)] == [2]
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another(make_model, base):
     model, people = make_model(), named_people()[:1]
     one, same, other = (
-        sample_people(model, base, people, NO_TEXT, FEW, seed=seed, size=SIZE)[0].pixels for seed in (3, 3, 4)
+        sample_people(model, base, people, NO_TEXT, replace(FEW, seed=seed), size=SIZE)[0].pixels for seed in (3, 3, 4)
     )
     assert (one == same).all()
     assert (one != other).any()
 
 
 def test_the_noise_hangs_on_seed_and_name_alone():
-    noise = initial_noise(1, "ann", 8, 6)
+    noise = initial_noise(1, "ann", (64, 48))
     assert noise.shape == (4, 8, 6)
-    assert torch.equal(noise, initial_noise(1, "ann", 8, 6))
-    assert not torch.equal(noise, initial_noise(1, "bea", 8, 6))
-    assert not torch.equal(noise, initial_noise(2, "ann", 8, 6))
+    assert torch.equal(noise, initial_noise(1, "ann", (64, 48)))
+    assert not torch.equal(noise, initial_noise(1, "bea", (64, 48)))
+    assert not torch.equal(noise, initial_noise(2, "ann", (64, 48)))
 
 
 @pytest.mark.parametrize("null_token", [True, False], ids=["null", "faithful"])
 def test_maps_are_shares_of_attention(make_model, base, null_token):
     ann, bea, cleo, _ = named_people()
     model = make_model(null_token=null_token)
-    pictures = sample_people(model, base, [ann, bea, cleo], NO_TEXT, FEW, seed=0, size=SIZE)
+    pictures = sample_people(model, base, [ann, bea, cleo], NO_TEXT, FEW, size=SIZE)
     for picture, count in zip(pictures[::2], (2, 1), strict=True):
         assert picture.maps.shape == (count, 8, 6)
         assert picture.maps.min() > 0
@@ -255,7 +245,12 @@ def test_background_tokens_are_left_out_where_cells_are_given(make_model, base):
     model, text = make_model(), torch.randn(7, 24)
     whole, full, part = (
         sample_people(
-            model, base, [Person("ann", text, [Garment("upper", latents, kept)])], NO_TEXT, FEW, seed=0, size=SIZE
+            model,
+            base,
+            [Person("ann", text, [EncodedGarment("upper", latents, kept)])],
+            NO_TEXT,
+            FEW,
+            size=SIZE,
         )[0].maps
         for kept in (None, torch.ones_like(cells), cells)
     )
@@ -265,7 +260,7 @@ def test_background_tokens_are_left_out_where_cells_are_given(make_model, base):
 
 def test_odd_latents_are_sampled(make_model, base):
     ann, *_ = named_people()
-    (picture,) = sample_people(make_model(), base, [ann], NO_TEXT, FEW, seed=0, size=(56, 40))
+    (picture,) = sample_people(make_model(), base, [ann], NO_TEXT, FEW, size=(56, 40))
     assert picture.pixels.shape == (56, 40, 3)
     assert picture.maps.shape == (2, 7, 5)
 
@@ -274,10 +269,10 @@ def test_a_bf16_unet_under_an_fp32_adapter(make_model):
     model = make_model()
     text, noise, outfits = people()
     with torch.no_grad():
-        exact = sample_latents(model.unet, SCHEDULE, text, NO_TEXT, noise, model.garments(outfits), FEW)
+        exact = sample_latents(model.unet, SCHEDULE, Prompts(text, NO_TEXT), noise, FEW, model.garments(outfits))
         model.unet.bfloat16()
         half = Outfits(outfits.latents.bfloat16(), outfits.slots, outfits.worn)
-        sampled = sample_latents(model.unet, SCHEDULE, text, NO_TEXT, noise, model.garments(half), FEW)
+        sampled = sample_latents(model.unet, SCHEDULE, Prompts(text, NO_TEXT), noise, FEW, model.garments(half))
     assert sampled.latents.dtype == torch.float32
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     error = (sampled.latents - exact.latents).norm() / exact.latents.norm()
@@ -287,7 +282,7 @@ def test_a_bf16_unet_under_an_fp32_adapter(make_model):
 
 def test_people_are_sampled_on_a_bf16_unet(make_model, base):
     base.unet.bfloat16()
-    picture = sample_people(make_model(), base, named_people()[:1], NO_TEXT, FEW, seed=0, size=SIZE)[0]
+    picture = sample_people(make_model(), base, named_people()[:1], NO_TEXT, FEW, size=SIZE)[0]
     assert picture.maps.max() <= 1
 
 
@@ -296,7 +291,7 @@ def test_sampling_changes_nothing_and_leaves_no_graph(make_model, base):
     before = {name: value.clone() for name, value in (model.state_dict() | model.unet.state_dict()).items()}
     processors = dict(model.unet.attn_processors)
     text, noise, outfits = people()
-    sampled = sample_latents(model.unet, SCHEDULE, text, NO_TEXT, noise, model.garments(outfits), FEW)
+    sampled = sample_latents(model.unet, SCHEDULE, Prompts(text, NO_TEXT), noise, FEW, model.garments(outfits))
     assert not sampled.latents.requires_grad
     assert not sampled.maps.requires_grad
     after = model.state_dict() | model.unet.state_dict()
@@ -308,7 +303,7 @@ def test_sampling_changes_nothing_and_leaves_no_graph(make_model, base):
 def test_progress_is_told_of_every_step_and_can_end_it(make_model, base, calls):
     told = []
     everybody = named_people()
-    sample_people(make_model(), base, everybody, NO_TEXT, FEW, seed=0, size=SIZE, batch=2, progress=told.append)
+    sample_people(make_model(), base, everybody, NO_TEXT, FEW, size=SIZE, batch=2, tick=told.append)
     assert sum(told) == len(everybody) * FEW.steps
     calls.clear()
 
@@ -316,15 +311,8 @@ def test_progress_is_told_of_every_step_and_can_end_it(make_model, base, calls):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sample_people(make_model(), base, everybody[:1], NO_TEXT, FEW, seed=0, size=SIZE, progress=stop)
+        sample_people(make_model(), base, everybody[:1], NO_TEXT, FEW, size=SIZE, tick=stop)
     assert len(calls) == 1 + 2
-
-
-def test_an_image_becomes_bytes():
-    image = torch.tensor([-7.0, -1.0, 0.0, 1.0, 7.0])[None, None].expand(3, 2, 5)
-    pixels = as_pixels(image)
-    assert pixels.shape == (2, 5, 3)
-    assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
 @pytest.mark.parametrize(

@@ -16,21 +16,14 @@ from comfyui_anydressing.anydressing_core.word_table import word_table
 from comfyui_anydressing.training.base.model import load_base, plan_base
 from comfyui_anydressing.training.base.names import taesd_name
 from comfyui_anydressing.training.paper_doll.networks.autoencoder import Decoder, Encoder
-from comfyui_anydressing.training.paper_doll.networks.base_file import pad_to_taesd, write_base
+from comfyui_anydressing.training.paper_doll.networks.base_file import TinyVae, pad_to_taesd, write_base
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE = UNetShape((32, 64), (1, 1), (True, True), mid_attention=True, heads=8, cross_attention_dim=768)
 MEAN, STD = 0.4, 0.6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by sharing the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def as_float16(network):
@@ -46,8 +39,9 @@ def trained():
 
 
 def write(path, trained, **changes):
-    settings = {"latent_mean": MEAN, "latent_std": STD, "word_table_seed": 11, "title": "Paper doll"}
-    write_base(path, **{**trained, **settings, "facts": {"steps": "7"}, **changes})
+    vae = TinyVae(trained["encoder"], trained["decoder"], MEAN, STD)
+    settings = {"word_table_seed": 11, "title": "Paper doll", "facts": {"steps": "7"}, **changes}
+    write_base(path, **{"unet": trained["unet"], "vae": vae, **settings})
     return path
 
 
@@ -58,7 +52,7 @@ def file(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(file, tokenizer):
-    return load_base(file, device="cpu", dtype=torch.float32, tokenizer=tokenizer)
+    return load_base(file, tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ class Known(Parser):
 @pytest.fixture
 def constructed(small_base, tmp_path):
     """`constructed(choose)` measures pictures that `choose(way, outfit)` makes, with the true parts for a parser."""
-    base = load_base(small_base, device="cpu", dtype=torch.float32)
+    base = load_base(small_base)
     torch.manual_seed(0)
     judge, parser = Recogniser([8, 12]).eval(), Known()
 

@@ -26,6 +26,7 @@ from comfyui_anydressing.training.paper_doll.world.colours import CLOTH_COLOURS,
 from comfyui_anydressing.training.paper_doll.world.flat_lays import flat_lay
 from comfyui_anydressing.training.paper_doll.world.prints import LETTERS, WORDS
 from comfyui_anydressing.training.paper_doll.world.textures import ONE_COLOUR, TEXTURES, TILE, Dye
+from comfyui_anydressing.training.progress import Course, StoppedError
 from PIL import Image
 
 SMALL = (128, 96)
@@ -220,7 +221,9 @@ def test_a_tank_top_has_two_straps_a_scoop_neck_and_arm_holes():
 
 def test_the_manifest_leads_back_to_the_same_samples(tmp_path, caplog):
     seen = []
-    manifest = paper_doll.write_dataset(tmp_path, 3, seed=5, size=SMALL, progress=lambda *state: seen.append(state))
+    manifest = paper_doll.write_dataset(
+        tmp_path, 3, seed=5, size=SMALL, course=Course(lambda what, *state: seen.append(state))
+    )
     entries = read_manifest(manifest).items
     assert caplog.messages == []
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
@@ -255,19 +258,16 @@ def test_several_processes_write_the_same_files_without_an_installed_pack(tmp_pa
 @pytest.mark.parametrize(("workers", "most"), [(1, 2), (2, 6)])
 def test_a_stopped_run_keeps_what_was_done_and_goes_on_later(tmp_path, workers, most):
     done = []
-    manifest = paper_doll.write_dataset(
-        tmp_path,
-        9,
-        size=SMALL,
-        workers=workers,
-        progress=lambda now, _: done.append(now),
-        stop=lambda: max(done) >= 2,
-    )
+    course = Course(lambda _, now, __: done.append(now), lambda: max(done) >= 2)
+    with pytest.raises(StoppedError, match="of 9"):
+        paper_doll.write_dataset(tmp_path, 9, size=SMALL, workers=workers, course=course)
+    manifest = tmp_path / "manifest.jsonl"
     kept = read_manifest(manifest).items
     assert 2 <= len(kept) <= most
     assert [item.id for item in kept] == [f"train-{seed:07d}" for seed in range(len(kept))]
     assert len(list((tmp_path / "img").iterdir())) == len(kept)
-    paper_doll.write_dataset(tmp_path, 9, size=SMALL, stop=lambda: True)
+    with pytest.raises(StoppedError, match=f"{len(kept)} of 9"):
+        paper_doll.write_dataset(tmp_path, 9, size=SMALL, course=Course(stop=lambda: True))
     assert len(read_manifest(manifest).items) == len(kept)
     paper_doll.write_dataset(tmp_path, 9, size=SMALL)
     assert len(read_manifest(manifest).items) == 9

@@ -110,7 +110,7 @@ def test_half_of_the_garments_are_dyed_and_their_colours_then_not_asked_for(mani
 
 
 def test_its_export_begins_a_base_model_with_latents_of_unit_spread(base_file, manifest, tokenizer_folder):
-    base = load_base(base_file, device="cpu", dtype=torch.float32, tokenizer=tokenizer_folder)
+    base = load_base(base_file, tokenizer=tokenizer_folder)
     data = RecognitionData(read_manifest(manifest), "train")
     people = [data.view(item, "person", 0)[0] for item in read_manifest(manifest).items]
     latents = base.encode_mode(torch.stack(people) * 2 - 1)
@@ -119,7 +119,7 @@ def test_its_export_begins_a_base_model_with_latents_of_unit_spread(base_file, m
 
 
 def test_a_padded_autoencoder_is_opened_narrow_and_computes_the_same(base_file, tokenizer_folder):
-    base = load_base(base_file, device="cpu", dtype=torch.float32, tokenizer=tokenizer_folder)
+    base = load_base(base_file, tokenizer=tokenizer_folder)
     first = base.vae.encoder.layers[0]
     assert first.out_channels == 16
     wide = AutoencoderTiny(encoder_block_out_channels=(64,) * 4, decoder_block_out_channels=(64,) * 4).eval()
@@ -147,9 +147,7 @@ def test_the_u_net_is_trained_in_the_base_and_goes_back_into_its_file(run, base_
     trained = run("unet", f'[base]\ncheckpoint = "{base_file}"\ntokenizer = "{tokenizer_folder}"')
     out = tmp_path / "trained.safetensors"
     assert "base model" in export_network(trained, out)
-    before, after = (
-        load_base(path, device="cpu", dtype=torch.float32, tokenizer=tokenizer_folder) for path in (base_file, out)
-    )
+    before, after = (load_base(path, tokenizer=tokenizer_folder) for path in (base_file, out))
     assert not torch.equal(before.unet.conv_in.weight, after.unet.conv_in.weight)
     for mine, theirs in zip(before.vae.parameters(), after.vae.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -169,7 +167,7 @@ def test_the_mean_of_the_noise_strays_by_channel_as_far_as_told():
     def means(offset):
         text = f'network = "unet"\nfolder = "r"\nsteps = 1\nflat_lays = 0\nnoise_offset = {offset}\n'
         text += '[data]\nmanifest = "m"\n[base]\ncheckpoint = "b"\n'
-        data = BaseData(parse_config(text, "test", kind=PaperDollConfig), Cached(), [["hoodie"]], torch.zeros(1, 77, 8))
+        data = BaseData(parse_config(text, "test", PaperDollConfig), Cached(), [["hoodie"]], torch.zeros(1, 77, 8))
         noises = torch.stack([data.sample(Draw(0, 0, position, 0))[1] for position in range(200)])
         assert noises.std(dim=(2, 3)).mean() == pytest.approx(1, abs=0.01)
         return noises.mean(dim=(2, 3))
@@ -180,9 +178,7 @@ def test_the_mean_of_the_noise_strays_by_channel_as_far_as_told():
 
 def test_a_u_net_needs_a_base_to_be_trained_in():
     with pytest.raises(ValueError, match="name one in"):
-        parse_config(
-            'network = "unet"\nfolder = "r"\nsteps = 1\n[data]\nmanifest = "m"\n', "test", kind=PaperDollConfig
-        )
+        parse_config('network = "unet"\nfolder = "r"\nsteps = 1\n[data]\nmanifest = "m"\n', "test", PaperDollConfig)
 
 
 def test_a_recognisers_export_is_a_feature_network_for_dists(run, tmp_path):
@@ -287,7 +283,7 @@ def test_a_parser_sees_half_of_the_pictures_as_the_autoencoder_gives_them_back(m
             return torch.full_like(latents, -1)
 
     text = 'network = "parser"\nsteps = 1\nfolder = "run"\nwidths = [6, 8]\n[data]\nmanifest = "m"\n[base]\ncheckpoint = "b"'
-    config = parse_config(text, "test", kind=PaperDollConfig)
+    config = parse_config(text, "test", PaperDollConfig)
     data = ParsingData(read_manifest(manifest), "train", "a base model")
     task = ParsingTask(config, data, Blind())
     pictures, parts = data.collate([data.sample(Draw(0, 0, 0, item)) for item in range(4)])

@@ -10,16 +10,8 @@ import sys
 import types
 
 import pytest
-from comfyui_anydressing.training.run.events import (
-    EventLog,
-    LiveTable,
-    PlainLines,
-    Report,
-    Smooth,
-    open_display,
-    read_events,
-    require_tensorboard,
-)
+from comfyui_anydressing.training.run.display import LiveTable, PlainLines, Smooth, open_display
+from comfyui_anydressing.training.run.events import EventLog, RunLog, read_events, require_tensorboard
 from rich.console import Console
 
 READINGS = {"loss": 0.25, "ldm": 0.125, "gradient of ldm": 3.0, "samples/s": 8.0, "s/step": 2.0, "memory GiB": 11.5}
@@ -95,7 +87,7 @@ def test_terminal_gets_a_table_and_a_file_gets_lines():
 
 def shown(display, folder):
     """Five steps of a hundred, with notes, through a report."""
-    report = Report(folder, display, curves=False)
+    report = RunLog(folder, display, curves=False)
     display.work("building the cache", 3, 3)
     display.start(40, 100)
     display.note("checkpoint", 40)
@@ -160,7 +152,7 @@ def test_readings_that_are_hidden_are_in_the_events_and_the_curves(tmp_path, mon
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", types.SimpleNamespace(SummaryWriter=Writer))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.ModuleType("tensorboard"))
-    report = Report(tmp_path, open_display(console(False)), curves=True)
+    report = RunLog(tmp_path, open_display(console(False)), curves=True)
     report.step(7, READINGS)
     report.close()
     assert lines(tmp_path)[0] == {"event": "step", "time": lines(tmp_path)[0]["time"], "step": 7, **READINGS}
@@ -168,7 +160,7 @@ def test_readings_that_are_hidden_are_in_the_events_and_the_curves(tmp_path, mon
 
 
 def test_silent_process_writes_nothing(tmp_path):
-    report = Report(None, open_display(console(False)), curves=True)
+    report = RunLog(None, open_display(console(False)), curves=True)
     report.event("start")
     report.step(1, READINGS)
     report.close()

@@ -7,7 +7,6 @@ The processes that are killed, signalled and joined are real: those of a fork se
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import os
 import random
@@ -27,12 +26,10 @@ from comfyui_anydressing.training.run.events import read_events
 from comfyui_anydressing.training.run.folder import RunFolder
 from comfyui_anydressing.training.run.noise import draws_of_step
 from rich.console import Console
+from support import loop_toy as toy
+from support.loop_toy import Trouble, toy_config, train_toy
 
-SCRIPT = Path(__file__).parents[2] / "support" / "loop_toy.py"
-SPEC = importlib.util.spec_from_file_location("loop_toy", SCRIPT)
-toy = sys.modules[SPEC.name] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(toy)
-Trouble, toy_config, train_toy = toy.Trouble, toy.toy_config, toy.train_toy
+SCRIPT = Path(toy.__file__)
 
 NO_TROUBLE = Trouble()
 WHOLE = ("data.batch=8", "data.accumulate=1")

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ....anydressing_core.pixels import Pixels, as_unit, bytes_of
 from ...base.model import BaseModel
 from ...evaluation.metrics import mask_iou
 from ..networks.recogniser import HEADS, KINDS, OF_SLOT, Recogniser
-from ..networks.views import Pixels, as_unit, reconstructions
+from ..networks.views import reconstructions
 from ..world.garments import SLOTS
 from ..world.samples import Labels, Sample
 
@@ -114,7 +115,7 @@ def autoencoder_psnr(base: BaseModel, pictures: Sequence[Pixels]) -> float:
 
 def reconstructed(base: BaseModel, picture: Pixels) -> Pixels:
     """A picture after encoding and decoding."""
-    return (reconstructions(base, _batch([picture]))[0].cpu().permute(1, 2, 0) * 255).round().byte().numpy()
+    return bytes_of(reconstructions(base, _batch([picture]))[0].permute(1, 2, 0))
 
 
 def _psnr(base: BaseModel, picture: Pixels) -> float:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....anydressing_core.safetensors_header import refusal
+from ....anydressing_core.latents import CELL
+from ....anydressing_core.pixels import Pixels, as_unit
+from ....anydressing_core.refusals import refusal
 from ...base.model import BaseModel
 from ...evaluation.metrics import (
-    Mean,
     colour_error,
     interval,
     is_swapped,
@@ -37,36 +37,18 @@ from ...evaluation.metrics import (
     texture_distance,
     texture_error,
 )
+from ...evaluation.report import Report
 from ...losses.dists import Dists
+from ...picture_files import read_grey, read_pixels, read_unit
+from ...progress import Progress, untold
 from ..networks.parser import Parser
 from ..networks.recogniser import Recogniser
-from ..networks.views import Pixels, as_unit, read_grey, read_pixels, read_unit
 from ..world.samples import Sample, sample
 from .evidence import FEWEST_PIXELS, recognised, reconstructed
-from .pictures import ABOUT, CELL, Outfit, anew_mask, outfit
+from .pictures import ABOUT, Outfit, anew_mask, outfit
 
 DISTRACTORS = 32
 FIRST_DISTRACTOR = 50_000  # their seeds in the held-out split
-
-
-@dataclass(frozen=True)
-class Report:
-    """figures: what is measured -> its mean. about: what the pictures were made from."""
-
-    figures: dict[str, Mean]
-    about: dict[str, Any]
-
-    def to_json(self) -> str:
-        """Figures and origin, for a machine."""
-        figures = {name: asdict(mean) for name, mean in self.figures.items()}
-        return json.dumps({"about": self.about, "figures": figures}, indent=1) + "\n"
-
-    def to_markdown(self) -> str:
-        """A table, in the order in which the figures were taken."""
-        lines = ["| | mean [95 %] | outfits |", "|---|---|---|"]
-        return (
-            "\n".join([*lines, *(f"| {name} | {mean} | {mean.count} |" for name, mean in self.figures.items())]) + "\n"
-        )
 
 
 def measure(
@@ -74,7 +56,7 @@ def measure(
     base: BaseModel,
     judge: Recogniser,
     parser: Parser,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = untold,
 ) -> Report:
     """Measure the pictures in a folder. Raises ValueError when there are none."""
     figures, about = outfit_figures(folder, base, judge, parser, progress)
@@ -90,7 +72,7 @@ def outfit_figures(
     base: BaseModel,
     judge: Recogniser,
     parser: Parser,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = untold,
     undressed: Path | None = None,
 ) -> tuple[dict[int, dict[str, float]], dict[str, Any]]:
     """The figures of every outfit in a folder, by its seed, and what its pictures were made from.

@@ -13,8 +13,8 @@ Pictures are made here and measured elsewhere (`measures`): a new measure needs 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,15 @@ from torch.nn import functional
 from ....anydressing_core.atomic_write import write_atomically
 from ....anydressing_core.canvas import foreground_cells, garment_canvas
 from ....anydressing_core.checkpoint_info import CheckpointInfo
-from ....anydressing_core.safetensors_header import quote, refusal
+from ....anydressing_core.latents import CELL, half_size
+from ....anydressing_core.pixels import as_signed, bytes_of
+from ....anydressing_core.refusals import quote, refusal
 from ...base.model import BaseModel
-from ...data.cache import BuildStoppedError
-from ...dressing.previews import png_bytes
 from ...model.dressing import DressingModel
-from ...model.sampling import Garment, Person, Picture, SamplingSettings, sample_people
+from ...model.people import EncodedGarment, Person, Picture, sample_people
+from ...model.sampling import SamplingSettings
+from ...picture_files import png_bytes
+from ...progress import UNWATCHED, Course, StoppedError
 from ..world.garments import SLOTS
 from ..world.samples import Sample, sample
 
@@ -40,7 +43,6 @@ WAYS = ("masked", "shuffled", "only", "free", "undressed")
 ABOUT = "about.json"
 FIRST = 10_000  # the first outfit's seed in the held-out split
 MARGIN = 8  # pixels around the garments that are made anew, too
-CELL = 8
 
 
 @dataclass(frozen=True)
@@ -67,90 +69,94 @@ def anew_mask(masks: Sequence[np.ndarray[Any, Any]]) -> Tensor:
     return functional.max_pool2d(wide, CELL)[0] > 0
 
 
+@dataclass(frozen=True)
+class BenchPlan:
+    """How many held-out outfits are dressed, and how.
+
+    slots: what is worn, all that the model knows when empty. half: garments are read at half their size. at_once: how
+    many pictures, which changes them by rounding only.
+    """
+
+    count: int
+    settings: SamplingSettings
+    slots: Sequence[str] = ()
+    ways: Sequence[str] = WAYS
+    half: bool = False
+    at_once: int = 4
+
+
 def make_pictures(
     model: DressingModel,
     identity: str,
     base: BaseModel,
     folder: Path,
+    plan: BenchPlan,
     *,
-    count: int,
-    settings: SamplingSettings,
-    slots: Sequence[str] = (),
-    ways: Sequence[str] = WAYS,
-    half: bool = False,
-    seed: int = 0,
-    at_once: int = 4,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-    stop: Callable[[], bool] = lambda: False,
+    course: Course = UNWATCHED,
 ) -> None:
-    """Dress `count` held-out outfits in every way; those that are there already, made alike, are kept.
+    """Dress held-out outfits in every way of a plan; those that are there already, made alike, are kept.
 
-    identity: what tells the model's weights from any others. slots: what is worn, all that the model knows when
-    empty. half: garments are read at half their size. Raises ValueError for slots that the model does not know and for a
-    folder with pictures of other weights or settings, BuildStoppedError after `stop`.
+    identity: what tells the model's weights from any others. Raises ValueError for slots that the model does not know
+    and for a folder with pictures of other weights or settings, StoppedError, between two steps, when it is stopped.
     """
     info = model.adapter.info
+    plan = replace(plan, slots=_known(plan.slots, info))
+    made_from = _made_from(identity, base, info, plan)
+    todo = [one for one in range(FIRST, FIRST + plan.count) if not _is_there(folder / str(one), made_from)]
+    no_text, done, what = base.encode_text([""])[0], plan.count - len(todo), "dressing held-out people"
+
+    def tick(pictures: int) -> None:
+        if course.stop():
+            raise StoppedError(f"Stopped at {what}, {done} of {plan.count}.")
+
+    for start in range(0, len(todo), plan.at_once):
+        course.go_on(what, done, plan.count)
+        some = [outfit(one, plan.slots, info.resolution) for one in todo[start : start + plan.at_once]]
+        dressed = [_dressed(one, plan, info, base) for one in some]
+        people = [person for way in dressed for person in way.values()]
+        size, batch = info.resolution, plan.at_once
+        sampled = iter(sample_people(model, base, people, no_text, plan.settings, size=size, batch=batch, tick=tick))
+        for one, way in zip(some, dressed, strict=True):
+            _write(folder / str(one.seed), {name: next(sampled) for name in way}, plan.slots, made_from)
+            done += 1
+    course.progress(what, done, plan.count)
+
+
+def _known(slots: Sequence[str], info: CheckpointInfo) -> list[str]:
+    """The slots in their order, all of the file's when none is named."""
     for slot in slots:
         if slot not in info.slots:
             why = f"The file was trained for {', '.join(info.slots)}."
             raise refusal(f"--slots: {quote(slot)}", "is no garment kind of this file", why, "choose among these.")
-    slots = [slot for slot in SLOTS if slot in (slots or info.slots)]
-    made_from = {
+    return [slot for slot in SLOTS if slot in (slots or info.slots)]
+
+
+def _made_from(identity: str, base: BaseModel, info: CheckpointInfo, plan: BenchPlan) -> dict[str, Any]:
+    return {
         "file": identity,
         "base": base.sha256,
-        "seed": seed,
-        "slots": slots,
-        "ways": list(ways),
-        "half": half,
+        "slots": list(plan.slots),
+        "ways": list(plan.ways),
+        "half": plan.half,
         "size": list(info.resolution),
-        **asdict(settings),
+        **base.hardware.told(),
+        **asdict(plan.settings),
     }
-    todo = [one for one in range(FIRST, FIRST + count) if not _is_there(folder / str(one), made_from)]
-    no_text, done = base.encode_text([""])[0], count - len(todo)
-    for start in range(0, len(todo), at_once):
-        progress("dressing held-out people", done, count)
-        some = [outfit(one, slots, info.resolution) for one in todo[start : start + at_once]]
-        dressed = [_dressed(one, slots, ways, info, base, half) for one in some]
-        people = [person for way in dressed for person in way.values()]
-
-        def halt(pictures: int) -> None:
-            if stop():
-                raise BuildStoppedError("The bench was stopped.")
-
-        sampled = iter(
-            sample_people(
-                model,
-                base,
-                people,
-                no_text,
-                settings,
-                seed=seed,
-                size=info.resolution,
-                batch=at_once,
-                progress=halt,
-            )
-        )
-        for one, way in zip(some, dressed, strict=True):
-            _write(folder / str(one.seed), {name: next(sampled) for name in way}, slots, made_from)
-            done += 1
-    progress("dressing held-out people", done, count)
 
 
-def _dressed(
-    one: Outfit, slots: Sequence[str], ways: Sequence[str], info: CheckpointInfo, base: BaseModel, half: bool
-) -> dict[str, Person]:
+def _dressed(one: Outfit, plan: BenchPlan, info: CheckpointInfo, base: BaseModel) -> dict[str, Person]:
     """The person of each picture, by its name."""
-    truth = one.truth
+    truth, slots, ways = one.truth, plan.slots, plan.ways
     text = base.encode_text([truth.caption])[0]
-    own = {slot: _garment(slot, truth, info, base, half) for slot in slots}
-    clean = base.encode_mode(_image(truth.person)[None])[0]
+    own = {slot: _garment(slot, truth, info, base, plan.half) for slot in slots}
+    clean = base.encode_mode(as_signed(truth.person)[None])[0]
     masks = {slot: truth.garments[slot].mask for slot in slots}
     all_anew, name = (clean, anew_mask(list(masks.values()))), str(one.seed)
     people: dict[str, Person] = {}
     if "masked" in ways:
         people["masked"] = Person(name, text, list(own.values()), all_anew)
     if "shuffled" in ways:
-        others = [_garment(slot, one.others[slot], info, base, half) for slot in slots]
+        others = [_garment(slot, one.others[slot], info, base, plan.half) for slot in slots]
         people["shuffled"] = Person(name, text, others, all_anew)
     for slot in slots if "only" in ways else ():
         if masks[slot].any():
@@ -162,16 +168,11 @@ def _dressed(
     return people
 
 
-def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel, half: bool) -> Garment:
-    height, width = (side // 2 // CELL * CELL if half else side for side in info.resolution)
-    canvas = garment_canvas(_image(worn.garments[slot].flat_lay)[None], height, width)
+def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel, half: bool) -> EncodedGarment:
+    height, width = half_size(info.resolution) if half else info.resolution
+    canvas = garment_canvas(as_signed(worn.garments[slot].flat_lay)[None], height, width)
     cells = foreground_cells(canvas) if info.garment_tokens == "foreground" else None
-    return Garment(slot, base.encode_mode(canvas)[0], cells)
-
-
-def _image(pixels: np.ndarray[Any, Any]) -> Tensor:
-    """(H, W, 3) bytes as (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
+    return EncodedGarment(slot, base.encode_mode(canvas)[0], cells)
 
 
 def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], made_from: dict[str, Any]) -> None:
@@ -182,8 +183,7 @@ def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], mad
         maps = pictures[name].maps
         assert maps is not None
         for slot, attention in zip(slots, maps, strict=True):
-            grey = (attention.clamp(0, 1) * 255).round().byte().numpy()
-            write_atomically(folder / f"{name}-attention-{slot}.png", png_bytes(Image.fromarray(grey)))
+            write_atomically(folder / f"{name}-attention-{slot}.png", png_bytes(Image.fromarray(bytes_of(attention))))
     write_atomically(folder / ABOUT, json.dumps(made_from, indent=1).encode())  # last: with it, all is there
 
 
@@ -191,7 +191,8 @@ def _is_there(folder: Path, made_from: dict[str, Any]) -> bool:
     about = folder / ABOUT
     if not about.is_file():
         return False
-    if json.loads(about.read_text(encoding="utf-8")) != made_from:
+    there = json.loads(about.read_text(encoding="utf-8"))
+    if {**there, "device": None} != {**made_from, "device": None}:  # another device changes the rounding alone
         why = "They were made by another file, on another base model or with other settings."
         raise refusal(f"{str(folder)!r}", "holds other pictures", why, "choose another folder, or empty this one.")
     return True

@@ -18,11 +18,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...run.loop import Terms, Watch
+from ....anydressing_core.latents import CELL, latent_size
+from ....anydressing_core.pixels import as_unit, bytes_of
+from ...picture_files import read_unit
+from ...progress import Progress
 from ...run.noise import Draw
-from ..world.dataset import write_picture
+from ...run.task import Terms
+from ...sheets import save_sheet
 from .config import PaperDollConfig
-from .views import as_unit, read_unit
 
 Widths = tuple[int, int, int, int]
 ENCODER_WIDTHS: Widths = (16, 32, 64, 64)  # from full to eighth resolution
@@ -117,10 +120,10 @@ class Crops:
     def sample(self, draw: Draw) -> tuple[Tensor, Tensor]:
         """A crop (3, crop, crop) in [0, 1] whose corner lies on a latent cell, and noise (4, crop / 8, crop / 8)."""
         with Image.open(self._pictures[draw.item]) as picture:
-            across, down = ((side - self._crop) // 8 + 1 for side in picture.size)
-            left, top = 8 * draw.integer(across, "left"), 8 * draw.integer(down, "top")
+            across, down = ((side - self._crop) // CELL + 1 for side in picture.size)
+            left, top = CELL * draw.integer(across, "left"), CELL * draw.integer(down, "top")
             square = picture.convert("RGB").crop((left, top, left + self._crop, top + self._crop))
-        noise = draw.normal((4, self._crop // 8, self._crop // 8), "noise")
+        noise = draw.normal((4, *latent_size((self._crop, self._crop))), "noise")
         return as_unit(np.array(square)), noise
 
     def collate(self, samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -149,8 +152,8 @@ class AutoencoderTask:
         crops, noise = batch
         latents = self.module.encoder(crops)
         error = self.module.decoder(latents + self._noise * noise) - crops
-        coarse = functional.avg_pool2d(error, 8)
-        read = self.module.probe(latents) - functional.avg_pool2d(crops, 8)
+        coarse = functional.avg_pool2d(error, CELL)
+        read = self.module.probe(latents) - functional.avg_pool2d(crops, CELL)
         parts = {
             "l1": error.abs().mean(),
             "edges": _slopes(error),
@@ -163,16 +166,13 @@ class AutoencoderTask:
         psnr = -10 * torch.log10(error.detach().square().mean())
         return Terms(total, {"psnr": psnr, "spread": latents.detach().std(), **parts})
 
-    def preview(self, step: int, watch: Watch) -> None:
+    def preview(self, step: int, progress: Progress) -> None:
         """Pictures above, what comes back below."""
         columns: list[Tensor] = []
         for picture in self._shown:
             decoded = self.module.decoder(self.module.encoder(picture[None]))[0]
             columns.append(torch.cat([picture, decoded.clamp(0, 1)], dim=1))
-        sheet = (torch.cat(columns, dim=2).permute(1, 2, 0) * 255).round().byte().numpy()
-        folder = self._folder / "previews"
-        folder.mkdir(exist_ok=True)
-        write_picture(folder / f"step-{step:08d}.png", sheet)
+        save_sheet(self._folder, step, Image.fromarray(bytes_of(torch.cat(columns, dim=2).permute(1, 2, 0))))
 
 
 def _slopes(error: Tensor) -> Tensor:

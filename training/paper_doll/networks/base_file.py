@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import safetensors.torch
 import torch
@@ -18,42 +18,50 @@ from torch import Tensor, nn
 
 from ....anydressing_core.atomic_write import write_atomically
 from ....anydressing_core.demo_checkpoint import LATENT_SCALE, UNET_PREFIX, VAE_PREFIX, DemoInfo, read_demo_checkpoint
-from ....anydressing_core.safetensors_header import quote, refusal
+from ....anydressing_core.refusals import quote, refusal
 from ....anydressing_core.sites import UNetShape
 from ...base.names import ldm_unet_tensors, taesd_name
+
+LICENCE = "CC0-1.0"
+
+
+@dataclass(frozen=True)
+class TinyVae:
+    """An autoencoder with TAESD's layers, at most 64 wide, and the mean and deviation of its latents, one number each."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+    mean: float
+    deviation: float
 
 
 def write_base(
     path: str | os.PathLike[str],
     *,
     unet: UNet2DConditionModel,
-    encoder: nn.Module,
-    decoder: nn.Module,
-    latent_mean: float,
-    latent_std: float,
+    vae: TinyVae,
     word_table_seed: int,
     title: str,
-    licence: str = "CC0-1.0",
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write the base model, float16; a crash leaves the old file or the whole new one.
 
-    unet: trained on z = (encoder(image) - latent_mean) / latent_std with the text of `word_table(word_table_seed)`.
-    encoder, decoder: networks with TAESD's layers, at most 64 wide; the decoder begins with TAESD's clamp, which is why
-    mean and deviation are one number each: they go into `vae_scale` and `vae_shift`, before the clamp, exactly.
+    unet: trained on z = (encoder(image) - mean) / deviation with the text of `word_table(word_table_seed)`. The decoder
+    begins with TAESD's clamp, which is why mean and deviation are one number each: they go into `vae_scale` and
+    `vae_shift`, before the clamp, exactly.
     facts: what else the file tells, steps and data set among them.
 
     Raises ValueError for networks of another layout and for values that float16 cannot hold, OSError when the disk
     refuses.
     """
-    info = DemoInfo(UNetShape.from_diffusers(unet.config), word_table_seed, title, licence, facts or {})
-    vae = {VAE_PREFIX + name: tensor for name, tensor in pad_to_taesd(encoder, decoder).items()}
+    info = DemoInfo(UNetShape.from_diffusers(unet.config), word_table_seed, title, LICENCE, facts or {})
+    padded = {VAE_PREFIX + name: tensor for name, tensor in pad_to_taesd(vae.encoder, vae.decoder).items()}
     # ComfyUI: encoded / vae_scale + vae_shift, then times 0.18215.
     scale = {
-        VAE_PREFIX + "vae_scale": torch.tensor(LATENT_SCALE * latent_std),
-        VAE_PREFIX + "vae_shift": torch.tensor(-latent_mean / (LATENT_SCALE * latent_std)),
+        VAE_PREFIX + "vae_scale": torch.tensor(LATENT_SCALE * vae.deviation),
+        VAE_PREFIX + "vae_shift": torch.tensor(-vae.mean / (LATENT_SCALE * vae.deviation)),
     }
-    _write(path, info, {**_halves({**_unet_tensors(unet), **vae}), **scale})
+    _write(path, info, {**_halves({**_unet_tensors(unet), **padded}), **scale})
 
 
 def _unet_tensors(unet: UNet2DConditionModel) -> dict[str, Tensor]:

@@ -11,17 +11,20 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import Tensor, nn
 
+from ....anydressing_core.pixels import as_pixels
 from ...base.model import BaseModel
-from ...data.cache import CachedData
-from ...dressing.previews import save_sheet
-from ...model.sampling import SamplingSettings, as_pixels, initial_noise, sample_latents
-from ...run.loop import Terms, Watch
+from ...data.cached import CachedData
+from ...model.people import initial_noise
+from ...model.sampling import Prompts, SamplingSettings, sample_latents
+from ...progress import Progress, untold
 from ...run.noise import Draw
+from ...run.task import Terms
+from ...sheets import save_sheet
 from ..world.samples import draw_recipe
 from .config import PaperDollConfig
 from .recogniser import KINDS
 
-Sample = tuple[Tensor, Tensor, int, Tensor]
+LatentSample = tuple[Tensor, Tensor, int, Tensor]
 
 
 class BaseData:
@@ -38,7 +41,7 @@ class BaseData:
     def name(self, item: int) -> str:
         return self._cached.ids[item]
 
-    def sample(self, draw: Draw) -> Sample:
+    def sample(self, draw: Draw) -> LatentSample:
         """(latent, noise, timestep, text)."""
         kinds = self._kinds[draw.item]
         if draw.uniform("view") < self._config.flat_lays:
@@ -53,7 +56,7 @@ class BaseData:
         noise = draw.normal(tuple(latent.shape), "noise") + offset
         return latent, noise, draw.integer(1000, "timestep"), text
 
-    def collate(self, samples: list[Sample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def collate(self, samples: list[LatentSample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         latents, noise, timesteps, texts = zip(*samples, strict=True)
         return torch.stack(latents), torch.stack(noise), torch.tensor(timesteps), torch.stack(texts)
 
@@ -84,11 +87,11 @@ class BaseTask:
         weight = (self._config.snr_gamma * (1 - alpha) / alpha).clamp(max=1)
         return Terms((weight * each).mean(), {"mse": each.mean()})
 
-    def preview(self, step: int, watch: Watch) -> None:
+    def preview(self, step: int, progress: Progress) -> None:
         """A sheet of PROMPTS, at fixed seeds."""
         unet = self._base.unet.eval()
         try:
-            pictures = self.sampled(PROMPTS, watch)
+            pictures = self.sampled(PROMPTS, progress)
         finally:
             unet.train()
         width, height = pictures[0].size
@@ -98,24 +101,21 @@ class BaseTask:
             sheet.paste(picture, (place % columns * width, place // columns * height))
         save_sheet(self._folder, step, sheet)
 
-    def sampled(self, prompts: tuple[str, ...], watch: Watch = lambda done, total: None) -> list[Image.Image]:
+    def sampled(self, prompts: tuple[str, ...], progress: Progress = untold) -> list[Image.Image]:
         """A picture of every prompt."""
         taken = count(1)
-        height, width = (side // 8 for side in self._config.data.resolution)
         preview = self._config.preview
-        noise = torch.stack([initial_noise(preview.seed, prompt, height, width) for prompt in prompts])
+        noise = torch.stack([initial_noise(preview.seed, prompt, self._config.data.resolution) for prompt in prompts])
         texts = self._base.encode_text([*prompts, ""])
         settings = SamplingSettings(preview.steps, preview.guidance)
         device = self._base.unet.device
         sampled = sample_latents(
             self._base.unet,
             self._base.schedule,
-            texts[:-1],
-            texts[-1],
+            Prompts(texts[:-1], texts[-1]),
             noise.to(device),
-            None,
             settings,
-            lambda pictures: watch(next(taken), preview.steps),
+            tick=lambda pictures: progress("preview", next(taken), preview.steps),
         )
         return [Image.fromarray(as_pixels(image)) for image in self._base.decode(sampled.latents)]
 

@@ -4,41 +4,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from ...run.config import Base, Fraction, Positive, RunConfig
+from ....anydressing_core.latents import CELL
+from ...run.config import Base, RunConfig
+from ...run.settings import REQUIRED, Fraction, Positive, setting
 
 
 class PaperDollConfig(RunConfig):
-    """A run of `anydressing train-base`.
+    """A run of `anydressing train-base`."""
 
-    network: what is trained. crop, latent_noise: the autoencoder's training squares, in pixels, and how far its latents
-    are shaken before they are decoded. widths, kernel: of a
-    recogniser's or parser's stages and a recogniser's first convolution. base: the file
-    whose U-Net is trained, or through whose autoencoder a parser sees; the export of an autoencoder's run begins one, with
-    U-Net levels of `widths`, of which those with `attention` attend. flat_lays: the
-    share of the U-Net's samples that show a garment alone. snr_gamma: bounds the weight of timesteps with little noise.
-    noise_offset: how far, as a standard deviation, the noise's mean strays in each channel. Latents have another mean than
-    noise, and some of it is left at the last timestep; a U-Net that never saw it stray paints people dark who are
-    sampled from noise alone.
-    """
+    presets: ClassVar[Path | None] = Path(__file__).parents[1] / "presets"
+    resumable: ClassVar[frozenset[str]] = RunConfig.resumable | {"base.checkpoint"}
 
-    presets: ClassVar[Path] = Path(__file__).parents[1] / "presets"
-
-    network: Literal["autoencoder", "unet", "recogniser", "parser"]
-    crop: Annotated[Positive, Field(multiple_of=8)] = 96
-    latent_noise: Annotated[float, Field(ge=0)] = 0.08
-    widths: tuple[Positive, ...] = (64, 128, 128)
-    attention: tuple[bool, ...] = (True, True, True)
-    kernel: Literal[3, 5, 7] = 3
+    network: Literal["autoencoder", "unet", "recogniser", "parser"] = setting(
+        REQUIRED, "Which network is trained.", unit="a word", example="recogniser"
+    )
+    crop: Positive = setting(96, "Side of the autoencoder's training squares.", unit="pixels", multiple_of=CELL)
+    latent_noise: float = setting(
+        0.08, "How far the autoencoder's latents are shaken before they are decoded.", unit="standard deviation", ge=0
+    )
+    widths: tuple[Positive, ...] = setting(
+        (64, 128, 128),
+        "Of the stages of a recogniser or parser; of the levels of the U-Net that an autoencoder's export begins.",
+        unit="channels",
+    )
+    attention: tuple[bool, ...] = setting(
+        (True, True, True),
+        "Which of these levels attend, in the U-Net that an autoencoder's export begins.",
+        unit="yes or no, one for each width",
+    )
+    kernel: Literal[3, 5, 7] = setting(3, "Of a recogniser's first convolution.", unit="pixels")
     base: Base | None = None
-    flat_lays: Fraction = 0.25
-    no_text: Fraction = 0.1
-    snr_gamma: Annotated[float, Field(gt=0)] = 5.0
-    noise_offset: Annotated[float, Field(ge=0)] = 0.0
-    title: str = "The paper-doll world"
+    flat_lays: Fraction = setting(
+        0.25, "Of the U-Net's samples, those that show a garment alone.", unit="share of samples"
+    )
+    no_text: Fraction = setting(0.1, "How often the U-Net goes without a caption.", unit="share of samples")
+    snr_gamma: float = setting(
+        5.0, "Bounds the weight of the U-Net's timesteps with little noise (arXiv 2303.09556).", unit="ratio", gt=0
+    )
+    noise_offset: float = setting(
+        0.0,
+        "How far the mean of the U-Net's noise strays in each channel. Latents have another mean than noise, and some of "
+        "it is left at the last timestep; a U-Net that never saw it stray paints people dark.",
+        unit="standard deviation",
+        ge=0,
+    )
+    title: str = setting("The paper-doll world", "What the file is called.", unit="a line of text")
 
     @model_validator(mode="after")
     def _has_base(self) -> PaperDollConfig:

@@ -14,14 +14,14 @@ from ....anydressing_core.sites import UNetShape
 from ....anydressing_core.word_table import WIDTH
 from ...base.model import load_base
 from ...data.manifest import read_manifest
+from ...picture_files import read_unit
 from ...run.config import parse_config
 from ...run.folder import CONFIG, RunFolder
 from .autoencoder import Autoencoder
-from .base_file import with_other_unet, write_base
+from .base_file import TinyVae, with_other_unet, write_base
 from .config import PaperDollConfig
 from .parser import Parser, save_parser
 from .recogniser import Recogniser, save_recogniser
-from .views import read_unit
 
 WORD_TABLE_SEED = 0
 MEASURED = 200  # people whose latents tell mean and deviation
@@ -36,7 +36,7 @@ def export_network(run: RunFolder, out: Path, step: int | None = None) -> str:
     An autoencoder's run begins a base model: its file holds a U-Net of random numbers, to be trained. step: of a
     checkpoint, the newest when None. Raises ValueError when the run has none.
     """
-    config = parse_config(run.config, str(run.path / CONFIG), kind=PaperDollConfig)
+    config = parse_config(run.config, str(run.path / CONFIG), PaperDollConfig)
     step, trained = run.trained(step)
     out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"steps": str(step), "training_config_hash": config.digest, "dataset": "paper-doll"}
@@ -52,23 +52,20 @@ def export_network(run: RunFolder, out: Path, step: int | None = None) -> str:
         _begin_base(config, _filled(Autoencoder(), trained), out, facts)
         return f"an autoencoder, and a U-Net of random numbers, {'-'.join(map(str, config.widths))}"
     assert config.base is not None
-    base = load_base(config.base.checkpoint, device="cpu", dtype=torch.float32, tokenizer=config.base.tokenizer)
+    base = load_base(config.base.checkpoint, tokenizer=config.base.tokenizer)
     unet = _filled(base.unet, trained)
     with_other_unet(config.base.checkpoint, out, unet, title=config.title, facts=facts)
     return f"a base model with {_count(unet):,} parameters in its U-Net"
 
 
 def _begin_base(config: PaperDollConfig, autoencoder: Autoencoder, out: Path, facts: dict[str, str]) -> None:
-    mean, deviation = _statistics(config, autoencoder)
+    vae = TinyVae(autoencoder.encoder, autoencoder.decoder, *_statistics(config, autoencoder))
     shape = UNetShape(config.widths, (1,) * len(config.widths), config.attention, True, HEADS, WIDTH)
     torch.manual_seed(config.seed)
     write_base(
         out,
         unet=UNet2DConditionModel(**shape.to_diffusers()),
-        encoder=autoencoder.encoder,
-        decoder=autoencoder.decoder,
-        latent_mean=mean,
-        latent_std=deviation,
+        vae=vae,
         word_table_seed=WORD_TABLE_SEED,
         title=config.title,
         facts=facts,

@@ -16,15 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ....anydressing_core.pixels import signed_of
 from ...base.model import BaseModel
 from ...data.manifest import Manifest
+from ...losses.features import ChannelNorm
 from ...network_file import load_network, save_network
-from ...run.loop import Terms, Watch
+from ...picture_files import read_grey, read_unit
+from ...progress import Progress
 from ...run.noise import Draw
+from ...run.task import Terms
 from ..world.garments import SLOTS
 from .config import PaperDollConfig
-from .recogniser import ChannelNorm
-from .views import dyed, read_grey, read_unit, reconstructions
+from .views import dyed, reconstructions
 
 KIND = "parser"
 PARTS = ("background", "person", *SLOTS)
@@ -48,7 +51,7 @@ class Parser(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """The logits of PARTS for pictures (B, 3, H, W) in [0, 1]: (B, parts, H, W)."""
-        x, maps = 2 * image - 1, list[Tensor]()
+        x, maps = signed_of(image), list[Tensor]()
         for stage in self.stages:
             x = stage(functional.avg_pool2d(x, 2, ceil_mode=True) if maps else x)
             maps.append(x)
@@ -129,7 +132,7 @@ class ParsingTask:
         right = (logits.argmax(dim=1) == parts).float().mean()
         return Terms(functional.cross_entropy(logits, parts), {"right": right.detach()})
 
-    def preview(self, step: int, watch: Watch) -> None:
+    def preview(self, step: int, progress: Progress) -> None:
         """There is nothing to look at."""
 
 

@@ -9,7 +9,6 @@ classifier it tells a garment's kind, cut, texture, colours and print, and a per
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...network_file import is_network, load_network, save_network
+from ...losses.features import KIND, FeatureStages, shape_of_stages
+from ...network_file import load_network, save_network
 from ..world.garments import SLOTS
 from ..world.samples import LABEL_SPACES
 
-KIND = "recogniser"
 KINDS = tuple(kind for slot in SLOTS for kind in LABEL_SPACES[f"{slot}_kind"])
 
 HEADS: Mapping[str, tuple[str, ...]] = {
@@ -50,33 +49,11 @@ GRID = (6, 4)
 """Places, down and across."""
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation of each pixel's channels by themselves: no place depends on the rest of the picture."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-2)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Recogniser(nn.Module):
-    """Stages of two convolutions and ReLU, each at half the resolution of the one before, the first at half the picture's.
-
-    From the second on every pixel's channels are normalised: in the first that would take more time than it saves.
-    widths: channels of the stages. kernel: of the first convolution, in pixels.
-    """
+class Recogniser(FeatureStages):
+    """Feature stages, and a linear head for each thing that can be named. widths, kernel: of the stages."""
 
     def __init__(self, widths: Sequence[int], kernel: int = 3) -> None:
-        super().__init__()
-        self.widths, self.kernel = tuple(widths), kernel
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                *_layer(before, after, kernel if place == 0 else 3, stride=2 if place == 0 else 1, normed=place > 0),
-                *_layer(after, after, 3, stride=1, normed=place > 0),
-            )
-            for place, (before, after) in enumerate(pairwise((3, *widths)))
-        )
+        super().__init__(widths, kernel)
         anywhere, where = 2 * sum(widths), GRID[0] * GRID[1] * widths[-1]
         self.heads = nn.ModuleDict(
             {name: nn.Linear(anywhere + where * (name in WHERE), len(words)) for name, words in HEADS.items()}
@@ -86,25 +63,12 @@ class Recogniser(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """The feature maps of pictures (B, 3, H, W) in [0, 1], finest first."""
-        x, maps = 2 * image - 1, list[Tensor]()
-        for stage in self.stages:
-            x = stage(functional.avg_pool2d(x, 2) if maps else x)
-            maps.append(x)
-        return maps
-
     def classify(self, image: Tensor) -> dict[str, Tensor]:
         """The logits of every head: (B, number of its words)."""
         maps = self(image)
         anywhere = torch.cat([seen for x in maps for seen in (x.mean((2, 3)), x.amax((2, 3)))], dim=1)
         where = torch.cat([anywhere, functional.adaptive_avg_pool2d(maps[-1], GRID).flatten(1)], dim=1)
         return {name: head(where if name in WHERE else anywhere) for name, head in self.heads.items()}
-
-
-def _layer(inside: int, outside: int, size: int, *, stride: int, normed: bool) -> list[nn.Module]:
-    norm = [ChannelNorm(outside)] if normed else []
-    return [nn.Conv2d(inside, outside, size, stride, size // 2), *norm, nn.ReLU()]
 
 
 def recognition_loss(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -185,13 +149,6 @@ def save_recogniser(path: Path, recogniser: Recogniser) -> None:
     save_network(path, recogniser, KIND, {"widths": recogniser.widths, "kernel": recogniser.kernel})
 
 
-def is_recogniser(path: Path) -> bool:
-    """Whether a safetensors file says that it is a recogniser."""
-    return is_network(path, KIND)
-
-
 def load_recogniser(path: Path) -> Recogniser:
     """Read a recogniser: frozen, fp32. Raises ValueError when the file is not one."""
-    return load_network(
-        path, KIND, lambda shape: Recogniser([int(width) for width in shape["widths"]][:8], int(shape["kernel"]))
-    )
+    return load_network(path, KIND, lambda shape: Recogniser(*shape_of_stages(shape)))

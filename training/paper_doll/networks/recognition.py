@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ...data.manifest import Item, Manifest
-from ...run.loop import Terms, Watch
+from ...picture_files import read_grey, read_unit
+from ...progress import Progress
 from ...run.noise import Draw
+from ...run.task import Terms
 from .config import PaperDollConfig
 from .recogniser import (
     Recogniser,
@@ -21,7 +23,7 @@ from .recogniser import (
     truth_of_garment,
     truth_of_person,
 )
-from .views import dyed, read_grey, read_unit
+from .views import dyed
 
 SHIFT = 12  # pixels that a picture is moved by, at most
 VIEWS = ("flat-lay", "worn", "person", "person")
@@ -100,5 +102,5 @@ class RecognitionTask:
         right = {name: all_right / max(of, 1) for name, (all_right, of) in right_answers(logits, truth).items()}
         return Terms(torch.stack(list(losses.values())).sum(), right)
 
-    def preview(self, step: int, watch: Watch) -> None:
+    def preview(self, step: int, progress: Progress) -> None:
         """There is nothing to look at."""

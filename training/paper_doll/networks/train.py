@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from ...base.model import BaseModel, load_base
-from ...data.cache import BaseEncoders, build_cache
+from ...data.cache import Wanted, build_cache
+from ...data.encoders import BaseEncoders
 from ...data.manifest import Manifest, read_manifest
-from ...run.loop import Task
+from ...hardware import Hardware
 from ...run.start import Workplace
+from ...run.task import Task
 from ..world.garments import SLOTS
 from .autoencoder import AutoencoderTask
 from .base_unet import BaseData, BaseTask, flat_lay_caption
@@ -45,17 +46,9 @@ def _pictures(manifest: Manifest) -> list[Path]:
 
 def _base_task(config: PaperDollConfig, manifest: Manifest, place: Workplace) -> BaseTask:
     base = _frozen_base(config, place)
-    cached = build_cache(
-        manifest,
-        BaseEncoders(base),
-        config.data.cache or manifest.folder / "cache",
-        resolution=config.data.resolution,
-        slots=SLOTS,
-        most_bad=config.data.most_bad_items,
-        edges=False,
-        progress=place.display.work,
-        stop=lambda: bool(place.wish),
-    )
+    wanted = Wanted(config.data.resolution, SLOTS, most_bad=config.data.most_bad_items, edges=False)
+    folder = config.data.cache or manifest.folder / "cache"
+    cached = build_cache(manifest, BaseEncoders(base), folder, wanted, course=place.course)
     labels = {item.id: item.labels or {} for item in manifest.items}
     kinds = [
         [labels[person.id]["garments"][garment.slot]["kind"] for garment in person.garments] for person in cached.people
@@ -65,9 +58,9 @@ def _base_task(config: PaperDollConfig, manifest: Manifest, place: Workplace) ->
 
 
 def _frozen_base(config: PaperDollConfig, place: Workplace) -> BaseModel:
-    """The base model, its autoencoder as an adapter's run has it: then all read the same cache."""
+    """The base model in fp32, its autoencoder as an adapter's run has it: then all read the same cache."""
     assert config.base is not None
-    device = place.accelerator.device
-    base = load_base(config.base.checkpoint, device=device, dtype=torch.float32, tokenizer=config.base.tokenizer)
-    nn.Module.to(base.vae, dtype=place.frozen_dtype)
+    hardware = Hardware(place.hardware.device, "fp32")
+    base = load_base(config.base.checkpoint, hardware, tokenizer=config.base.tokenizer)
+    nn.Module.to(base.vae, dtype=place.hardware.dtype)
     return base

@@ -193,7 +193,7 @@ def paint_legs(canvas: Canvas, skeleton: Skeleton, skin: Colour, shoes: Colour, 
         paint_limb(canvas, leg.line, [(place, thick * width) for place, width in widths], skin)
         if socks is not None:
             line = np.stack([leg.joints[2] - (0, 0.034), moved(leg.joints[2], 0, 0.006)])
-            paint_limb(canvas, line, [(0, 0.0205), (1, 0.019)], socks, round_start=False)
+            paint_limb(canvas, line, [(0, 0.0205), (1, 0.019)], socks, rounded=(False, True))
         _paint_shoe(canvas, leg, shoes)
 
 
@@ -225,7 +225,7 @@ def paint_torso(canvas: Canvas, skeleton: Skeleton, skin: Colour) -> None:
         (0.62, 0.056 + 0.012 * build.stout),
         (1.0, build.hip - 0.008),
     ]
-    paint_limb(canvas, skeleton.spine, widths, skin, round_start=False, round_end=False)
+    paint_limb(canvas, skeleton.spine, widths, skin, rounded=(False, False))
 
 
 def paint_neck(canvas: Canvas, skeleton: Skeleton, skin: Colour) -> None:
@@ -235,7 +235,13 @@ def paint_neck(canvas: Canvas, skeleton: Skeleton, skin: Colour) -> None:
     line = np.stack([chin, moved(skeleton.neck, 0, 0.014)])
     thick = 0.023 if build.person == "man" else 0.0205
     paint_limb(
-        canvas, line, [(0, thick), (1, thick + 0.003)], darker(skin, 0.08), round_start=False, outline=0.2, volume=0.1
+        canvas,
+        line,
+        [(0, thick), (1, thick + 0.003)],
+        darker(skin, 0.08),
+        rounded=(False, True),
+        outline=0.2,
+        volume=0.1,
     )
 
 

@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....anydressing_core.atomic_write import write_atomically
+from ....anydressing_core.refusals import refusal
 from ...data.manifest import Item, read_manifest
+from ...progress import UNWATCHED, Course, StoppedError
 from . import painter
 from .fabrics import Split
 from .samples import HATS, SIZE, Labels, Sample, sample
 
 Entry: TypeAlias = dict[str, Any]  # one line of the manifest
 MANIFEST = "manifest.jsonl"
+PAINTING = "painting people"
 
 
 def write_dataset(
@@ -40,16 +43,15 @@ def write_dataset(
     split: Split = "train",
     hats: float = HATS,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    course: Course = UNWATCHED,
 ) -> Path:
     """Write the samples of the seeds `seed` to `seed + count - 1` and return the manifest's path.
 
-    size: height, width. hats: share of people who wear one. workers: processes that paint. progress: called with how
-    many of these samples are there and how many there will be. stop: asked between samples; once it says True, those
-    begun are finished and no other is painted. Samples that an earlier run finished are not painted again; other
-    splits, seeds and counts can be added to the same folder. Raises ValueError where the folder holds samples painted
-    at another size or with another share of hats.
+    size: height, width. hats: share of people who wear one. workers: processes that paint. course: told how many of
+    these samples are there and how many there will be; once it is to stop, those begun are finished and no other is
+    painted. Samples that an earlier run finished are not painted again; other splits, seeds and counts can be added to
+    the same folder. Raises ValueError where the folder holds samples painted at another size or with another share of
+    hats, StoppedError when it was stopped.
     """
     folder = Path(folder)
     for part in ("img", "g", "m"):
@@ -60,17 +62,17 @@ def write_dataset(
     there = {item.id for item in finished}
     todo = [one for one in range(seed, seed + count) if sample_id(split, one) not in there]
     done = count - len(todo)
-    if progress:
-        progress(done, count)
+    course.progress(PAINTING, done, count)
     with manifest.open("a", encoding="utf-8") as lines:
         settings = {"folder": str(folder), "split": split, "size": size, "hats": hats}
-        for entry in _painted(settings, todo, min(workers, len(todo)), stop):
+        for entry in _painted(settings, todo, min(workers, len(todo)), course.stop):
             lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
             lines.flush()
             done += 1
-            if progress:
-                progress(done, count)
+            course.progress(PAINTING, done, count)
         os.fsync(lines.fileno())
+    if done < count:
+        raise StoppedError(f"Stopped at {PAINTING}, {done} of {count}.")
     return manifest
 
 
@@ -160,10 +162,10 @@ def _painted_by_others(
             assert one.stdout is not None
             line = one.stdout.readline()
             if not line:
+                why = "The samples that it had begun are missing; all others are kept."
+                remedy = "see its own message above, then start again; finished samples are not painted twice."
                 raise RuntimeError(
-                    f"A painting process ended early, with status {one.wait()}.\n"
-                    "The samples that it had begun are missing; all others are kept.\n"
-                    "What to do: see its own message above, then start again; finished samples are not painted twice."
+                    str(refusal("A painting process", f"ended early, with status {one.wait()}", why, remedy))
                 )
             yield json.loads(line)
             give_work(one)
@@ -186,8 +188,6 @@ def _finished_items(manifest: Path) -> list[Item]:
 def _refuse_other_settings(finished: list[Item], size: tuple[int, int], hats: float) -> None:
     for item in finished:
         if (item.size, item.hats) != (tuple(size), hats):
-            raise ValueError(
-                f"The folder already holds samples of size {item.size} and share of hats {item.hats}.\n"
-                f"Samples of size {tuple(size)} and share of hats {hats} would make it uneven.\n"
-                "What to do: ask for the same as before, or choose another folder."
-            )
+            problem = f"already holds samples of size {item.size} and share of hats {item.hats}"
+            why = f"Samples of size {tuple(size)} and share of hats {hats} would make it uneven."
+            raise refusal("The folder", problem, why, "ask for the same as before, or choose another folder.")

@@ -26,7 +26,7 @@ from .canvas import Canvas
 from .cloth import Cloth
 from .colours import CLOTH_COLOURS, HAIR_COLOURS, SKINS, Colour, darker, jittered
 from .faces import Face, draw_face, paint_face
-from .garments import Garment
+from .garments import DollGarment
 from .hair import HAIR_STYLES, paint_back_hair, paint_front_hair
 from .hats import paint_hat
 from .lowers import Hips, paint_lower
@@ -111,7 +111,7 @@ def _framed(skeleton: Skeleton, size: float, shift: float) -> tuple[float, float
     return size, min(max(shift, leftmost), rightmost)
 
 
-def paint_doll(doll: Doll, outfit: Mapping[str, tuple[Garment, Cloth]], size: tuple[int, int]) -> Canvas:
+def paint_doll(doll: Doll, outfit: Mapping[str, tuple[DollGarment, Cloth]], size: tuple[int, int]) -> Canvas:
     """Paint the person wearing an outfit (slot -> garment and its cloth) in a picture of `size` (H, W)."""
     height, width = size
     scene = paint_scene(doll.scene, size, np.random.default_rng(doll.scene_seed))
@@ -133,7 +133,7 @@ def paint_doll(doll: Doll, outfit: Mapping[str, tuple[Garment, Cloth]], size: tu
     return canvas
 
 
-def _paint_garments(canvas: Canvas, doll: Doll, outfit: Mapping[str, tuple[Garment, Cloth]], skin: Colour) -> None:
+def _paint_garments(canvas: Canvas, doll: Doll, outfit: Mapping[str, tuple[DollGarment, Cloth]], skin: Colour) -> None:
     """Paint torso and legs of the outfit; what is tucked in lies below the waistband."""
     upper, lower = outfit.get("upper"), outfit.get("lower")
     tucked = doll.tucked and upper is not None and upper[0].kind in TUCKABLE
@@ -149,7 +149,7 @@ def _paint_garments(canvas: Canvas, doll: Doll, outfit: Mapping[str, tuple[Garme
         paint_lower(canvas, *lower, hips_of(doll.skeleton))
 
 
-def _paint_arms(canvas: Canvas, doll: Doll, outfit: Mapping[str, tuple[Garment, Cloth]], skin: Colour) -> None:
+def _paint_arms(canvas: Canvas, doll: Doll, outfit: Mapping[str, tuple[DollGarment, Cloth]], skin: Colour) -> None:
     arms = doll.skeleton.arms if doll.left_arm_first else doll.skeleton.arms[::-1]
     for arm in arms:
         paint_arm(canvas, arm, doll.build, skin)
@@ -157,7 +157,7 @@ def _paint_arms(canvas: Canvas, doll: Doll, outfit: Mapping[str, tuple[Garment, 
             paint_sleeve(canvas, *outfit["upper"], arm.line, arm.side, 0.010)
 
 
-def chest_of(skeleton: Skeleton, garment: Garment, inside: Colour, tucked: bool) -> Chest:
+def chest_of(skeleton: Skeleton, garment: DollGarment, inside: Colour, tucked: bool) -> Chest:
     """What this person offers an upper garment to hang on."""
     spine, build = skeleton.spine, skeleton.build
     walked = distances(spine)[-1]

@@ -77,7 +77,7 @@ def kinds_of(slot: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Garment:
+class DollGarment:
     """One garment: what it is, how it was cut, and from which fabric.
 
     length, sleeve: units. fit: 0 close to 1 loose. folds: phases of its folds, eight angles in radians.
@@ -102,7 +102,7 @@ class Garment:
         return Cloth(self.fabric, self.length, np.array(self.folds), self.slot)
 
 
-def draw_garment(rng: np.random.Generator, slot: str, split: Split) -> Garment:
+def draw_garment(rng: np.random.Generator, slot: str, split: Split) -> DollGarment:
     """Draw a garment for a slot whose fabric lies on the wanted side of the split."""
     kinds = kinds_of(slot)
     name = kinds[rng.integers(len(kinds))]
@@ -112,4 +112,4 @@ def draw_garment(rng: np.random.Generator, slot: str, split: Split) -> Garment:
     length, fit = rng.uniform(*kind.length), rng.uniform(0, 1)
     folds = tuple(float(phase) for phase in rng.uniform(0, 2 * np.pi, 8))
     fabric = draw_fabric(rng, split, kind.textures, kind.printable)
-    return Garment(slot, name, cut, fabric, float(length), float(sleeve), float(fit), folds)
+    return DollGarment(slot, name, cut, fabric, float(length), float(sleeve), float(fit), folds)

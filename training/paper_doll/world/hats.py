@@ -9,16 +9,16 @@ from .body import Head
 from .canvas import Canvas, moved
 from .cloth import Cloth, Panel, paint_cloth, paint_trim, seam_colour
 from .colours import Colour, darker, lighter, trim_of
-from .garments import Garment
+from .garments import DollGarment
 from .strips import Profile, curve, paint_limb, paint_line
 
 
-def paint_hat(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) -> None:
+def paint_hat(canvas: Canvas, garment: DollGarment, cloth: Cloth, head: Head) -> None:
     """Put the hat on a head."""
     HATS[garment.kind](canvas, garment, cloth, head)
 
 
-def _second(garment: Garment) -> Colour:
+def _second(garment: DollGarment) -> Colour:
     dye = garment.fabric.dye
     return dye.inks[1]
 
@@ -35,7 +35,7 @@ def _dome(
     paint_cloth(canvas, cloth, panel, line, profile)
 
 
-def _paint_beanie(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) -> None:
+def _paint_beanie(canvas: Canvas, garment: DollGarment, cloth: Cloth, head: Head) -> None:
     if garment.cut == "pompom":
         for x, y, size in ((0, -0.097, 0.0180), (-0.009, -0.092, 0.010), (0.009, -0.092, 0.010), (0, -0.106, 0.010)):
             canvas.fill(head.ellipse(x, y, size, 0.92 * size), _second(garment), cloth.owner)
@@ -46,7 +46,7 @@ def _paint_beanie(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) ->
     paint_trim(canvas, band, [(0, 0.0605), (0.5, 0.0625), (1, 0.0600)], cloth, colour, ribs=0.2)
 
 
-def _paint_cap(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) -> None:
+def _paint_cap(canvas: Canvas, garment: DollGarment, cloth: Cloth, head: Head) -> None:
     _dome(canvas, cloth, head, 0.0585, -0.084, -0.016, 2.2)
     seam = seam_colour(cloth)
     for x in (-0.028, 0.028):
@@ -59,7 +59,7 @@ def _paint_cap(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) -> No
     canvas.fill(head.ellipse(0, -0.085, 0.0065, 0.0045), colour, cloth.owner)
 
 
-def _paint_sun_hat(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) -> None:
+def _paint_sun_hat(canvas: Canvas, garment: DollGarment, cloth: Cloth, head: Head) -> None:
     brim = head.at(curve([(-0.104, -0.018), (-0.05, -0.024), (0, -0.026), (0.05, -0.024), (0.104, -0.018)], 12))
     paint_limb(
         canvas, brim, [(0, 0.0070), (0.5, 0.0180), (1, 0.0070)], darker(cloth.base, 0.07), cloth.owner, volume=0.16
@@ -73,11 +73,17 @@ def _paint_sun_hat(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) -
     ribbon = head.at(curve([(-0.0555, -0.037), (0, -0.032), (0.0555, -0.037)], 7))
     ink = garment.fabric.dye.inks[2] if garment.fabric.texture == "plain" else _second(garment)
     paint_limb(
-        canvas, ribbon, [(0, 0.0085), (1, 0.0085)], ink, cloth.owner, round_start=False, round_end=False, volume=0.1
+        canvas,
+        ribbon,
+        [(0, 0.0085), (1, 0.0085)],
+        ink,
+        cloth.owner,
+        rounded=(False, False),
+        volume=0.1,
     )
 
 
-def _paint_bucket_hat(canvas: Canvas, garment: Garment, cloth: Cloth, head: Head) -> None:
+def _paint_bucket_hat(canvas: Canvas, garment: DollGarment, cloth: Cloth, head: Head) -> None:
     line = head.at([(0, -0.092), (0, -0.034)])
     panel = Panel([(0, 0.055), (1, 0.055)], 0.058, folds=0.4, hem=False, curl=0.006, phase=6)
     paint_cloth(canvas, cloth, panel, line, [(0, 0.036), (0.12, 0.044), (1, 0.0570)], bow=-0.002)

@@ -11,7 +11,7 @@ from .body import SIDES
 from .canvas import Canvas, Points, ellipse, moved
 from .cloth import Cloth, Panel, paint_cloth, paint_trim, seam_colour
 from .colours import CLOTH_COLOURS, lighter, trim_of
-from .garments import Garment
+from .garments import DollGarment
 from .strips import Profile, curve, make_strip, paint_limb, paint_line, part_of
 
 RISE = 0.078  # units from the waistband to where the legs part
@@ -32,7 +32,7 @@ class Hips:
     curl: float
 
 
-def paint_lower(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> None:
+def paint_lower(canvas: Canvas, garment: DollGarment, cloth: Cloth, hips: Hips) -> None:
     """Paint the whole garment."""
     if "skirt" in garment.kind:
         _paint_skirt(canvas, garment, cloth, hips)
@@ -42,7 +42,7 @@ def paint_lower(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> N
     _paint_waistband(canvas, garment, cloth, hips)
 
 
-def _leg_profile(garment: Garment) -> Profile:
+def _leg_profile(garment: DollGarment) -> Profile:
     fit = garment.fit
     if garment.kind == "shorts":
         wide = garment.cut == "wide"
@@ -53,7 +53,7 @@ def _leg_profile(garment: Garment) -> Profile:
     return [(0, 0.047), (0.2, 0.047), (0.55, knee + 0.004 * fit), (1, ankle + 0.005 * fit)]
 
 
-def _paint_legs(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> None:
+def _paint_legs(canvas: Canvas, garment: DollGarment, cloth: Cloth, hips: Hips) -> None:
     length, profile = garment.length - RISE, _leg_profile(garment)
     for side, leg in zip(SIDES, hips.legs, strict=True):
         line = part_of(leg, 0, length + 0.015, 7)
@@ -76,7 +76,7 @@ def _paint_legs(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> N
 
 
 def _paint_side_stripe(
-    canvas: Canvas, garment: Garment, cloth: Cloth, line: Points, profile: Profile, side: int
+    canvas: Canvas, garment: DollGarment, cloth: Cloth, line: Points, profile: Profile, side: int
 ) -> None:
     strip = make_strip(canvas, line, profile, round_start=True)
     if strip is not None:
@@ -85,7 +85,7 @@ def _paint_side_stripe(
         canvas.paint(strip.box, garment.fabric.dye.inks[2], band * strip.cover, cloth.owner)
 
 
-def _paint_seat(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> None:
+def _paint_seat(canvas: Canvas, garment: DollGarment, cloth: Cloth, hips: Hips) -> None:
     down = hips.crotch - hips.waist
     down = down / np.linalg.norm(down)
     line = curve([hips.waist, hips.crotch + down * 0.012], 5)
@@ -105,7 +105,7 @@ def _paint_seat(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> N
         paint_line(canvas, stitch, [(0, 0.0009), (1, 0.0009)], thread, cloth.owner)
 
 
-def _paint_skirt(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> None:
+def _paint_skirt(canvas: Canvas, garment: DollGarment, cloth: Cloth, hips: Hips) -> None:
     length, width = garment.length, hips.width
     flare = {"a-line": 0.028, "pleated": 0.040, "pencil": 0.002}[garment.cut] + 0.014 * garment.fit
     hem = width + 0.006 + flare * (0.6 + 1.6 * length)
@@ -132,7 +132,7 @@ def _paint_pleats(canvas: Canvas, line: Points, profile: Profile) -> None:
         canvas.image[strip.box] *= (1 + (light - 1) * strip.cover)[..., None]
 
 
-def _paint_waistband(canvas: Canvas, garment: Garment, cloth: Cloth, hips: Hips) -> None:
+def _paint_waistband(canvas: Canvas, garment: DollGarment, cloth: Cloth, hips: Hips) -> None:
     down = hips.crotch - hips.waist
     down = down / np.linalg.norm(down)
     line, width = (

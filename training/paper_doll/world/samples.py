@@ -19,7 +19,7 @@ from .colours import CLOTH_COLOURS, HAIR_COLOURS
 from .dolls import Doll, draw_doll, paint_doll
 from .fabrics import SPLITS, Split
 from .flat_lays import flat_lay
-from .garments import CUTS, SLOTS, Garment, draw_garment, kinds_of
+from .garments import CUTS, SLOTS, DollGarment, draw_garment, kinds_of
 from .hair import ALL_STYLES
 from .prints import PRINTS
 from .scenes import SCENES
@@ -75,7 +75,7 @@ class Recipe:
     """What a sample is painted from: a person, and a garment for each slot in wearing order."""
 
     doll: Doll
-    outfit: Mapping[str, Garment]
+    outfit: Mapping[str, DollGarment]
     caption: str
 
     @property
@@ -104,7 +104,7 @@ class Sample:
     labels: Labels
 
 
-def labels_of(garment: Garment) -> GarmentLabels:
+def labels_of(garment: DollGarment) -> GarmentLabels:
     """The truth about a garment."""
     fabric = garment.fabric
     word = fabric.motif.word if fabric.motif else ""

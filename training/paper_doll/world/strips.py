@@ -91,6 +91,25 @@ def make_strip(
     box = canvas.box_around(pixels, reach)
     if box is None:
         return None
+    nearest, along, right, walked = _nearest_points(canvas, pixels, reach, box, (round_start, round_end))
+    half = at_fraction(profile, along / walked) * np.float32(canvas.scale)
+    distance = np.sqrt(nearest)
+    across = right * np.minimum(distance / np.maximum(half, 1e-3), 1.2)
+    beside = half - distance
+    inside = beside
+    if not round_start:
+        inside = np.minimum(inside, along)
+    if not round_end:
+        inside = np.minimum(inside, walked - along - np.float32(bow * canvas.scale) * across**2)
+    return Strip(box, along / np.float32(canvas.scale), across, inside, beside, float(walked) / canvas.scale)
+
+
+def _nearest_points(
+    canvas: Canvas, pixels: Points, reach: float, box: Box, rounded: tuple[bool, bool]
+) -> tuple[Plane, Plane, Plane, np.float32]:
+    """For every pixel of a box, of the nearest point on a line: its squared distance, how far along the line it lies,
+    and on which side of it the pixel does; and the line's length. An end that is not rounded goes on for ever.
+    """
     top, left = box[0].start, box[1].start
     rows = np.arange(top, box[0].stop, dtype=np.float32)[:, None] + np.float32(0.5)
     columns = np.arange(left, box[1].stop, dtype=np.float32)[None] + np.float32(0.5)
@@ -106,8 +125,8 @@ def make_strip(
             part = slice(near[0].start - top, near[0].stop - top), slice(near[1].start - left, near[1].stop - left)
             dx, dy = step / length
             x, y = columns[:, part[1]] - start[0], rows[part[0]] - start[1]
-            lowest = -np.inf if index == 0 and not round_start else 0
-            highest = np.inf if index == len(pixels) - 2 and not round_end else length
+            lowest = -np.inf if index == 0 and not rounded[0] else 0
+            highest = np.inf if index == len(pixels) - 2 and not rounded[1] else length
             forward = x * dx + y * dy
             foot = np.clip(forward, lowest, highest)
             sideways = dx * y - dy * x
@@ -117,16 +136,7 @@ def make_strip(
             np.copyto(along[part], foot + walked, where=closer)
             np.copyto(right[part], np.where(sideways < 0, np.float32(1), np.float32(-1)), where=closer)
         walked += length
-    half = at_fraction(profile, along / walked) * np.float32(canvas.scale)
-    distance = np.sqrt(nearest)
-    across = right * np.minimum(distance / np.maximum(half, 1e-3), 1.2)
-    beside = half - distance
-    inside = beside
-    if not round_start:
-        inside = np.minimum(inside, along)
-    if not round_end:
-        inside = np.minimum(inside, walked - along - np.float32(bow * canvas.scale) * across**2)
-    return Strip(box, along / np.float32(canvas.scale), across, inside, beside, float(walked) / canvas.scale)
+    return nearest, along, right, walked
 
 
 def paint_limb(
@@ -136,13 +146,12 @@ def paint_limb(
     colour: Colour,
     owner: str = "person",
     *,
-    round_start: bool = True,
-    round_end: bool = True,
+    rounded: tuple[bool, bool] = (True, True),
     outline: float = 0.55,
     volume: float = 0.2,
 ) -> None:
-    """Paint a rounded strip of one colour, lit from the upper left, with a soft dark outline."""
-    strip = make_strip(canvas, line, profile, round_start=round_start, round_end=round_end)
+    """Paint a strip of one colour, lit from the upper left, with a soft dark outline. rounded: its start and its end."""
+    strip = make_strip(canvas, line, profile, round_start=rounded[0], round_end=rounded[1])
     if strip is None:
         return
     shade = 1 - volume * strip.across**2 - 0.06 * strip.across

@@ -11,7 +11,7 @@ from .body import SIDES
 from .canvas import Canvas, Points, ellipse, moved
 from .cloth import Cloth, Panel, paint_cloth, paint_trim, seam_colour
 from .colours import CLOTH_COLOURS, WHITE, Colour, darker, lighter, trim_of
-from .garments import Garment
+from .garments import DollGarment
 from .strips import Profile, curve, distances, paint_limb, paint_line, part_of
 
 WARM = ("sweater", "hoodie", "turtleneck")  # with ribbed cuffs and hem
@@ -46,13 +46,13 @@ class Chest:
         return self.spine[0]
 
 
-def trim_colour(garment: Garment) -> Colour:
+def trim_colour(garment: DollGarment) -> Colour:
     """The colour of ribbing and collars: the second ink on a ringer, otherwise a shade of the cloth."""
     dye = garment.fabric.dye
     return dye.inks[2] if garment.cut in ("ringer", "bomber") else trim_of(dye.inks[0])
 
 
-def paint_torso_panel(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def paint_torso_panel(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     """Paint the body of the garment, its hem and what is sewn onto its front."""
     ribbed = garment.kind in WARM or garment.cut == "bomber"
     length = distances(chest.spine)[-1]
@@ -72,7 +72,7 @@ def paint_torso_panel(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Che
         paint_trim(canvas, line, [(0, width + 0.001), (1, width - 0.006)], cloth, trim_colour(garment), ribs=0.16)
 
 
-def _torso_profile(garment: Garment, chest: Chest) -> Profile:
+def _torso_profile(garment: DollGarment, chest: Chest) -> Profile:
     ease, shoulder = garment.ease, chest.shoulder - 0.002
     if garment.kind == "tank top":
         length = distances(chest.spine)[-1]
@@ -97,7 +97,7 @@ def _arm_hole(chest: Chest) -> Points:
     return ARM_HOLE * (chest.shoulder / 0.088, 1)
 
 
-def paint_sleeve(canvas: Canvas, garment: Garment, cloth: Cloth, arm: Points, side: int, curl: float) -> None:
+def paint_sleeve(canvas: Canvas, garment: DollGarment, cloth: Cloth, arm: Points, side: int, curl: float) -> None:
     """Paint one sleeve along the centre line of an arm. Sleeves of a colour block are cut from its upper colour."""
     if not garment.sleeve:
         return
@@ -130,7 +130,7 @@ def paint_sleeve(canvas: Canvas, garment: Garment, cloth: Cloth, arm: Points, si
         paint_trim(canvas, cuff, [(0, end + 0.0015), (1, end + 0.001)], cloth, trim_of(cloth.base))
 
 
-def _paint_pouch(canvas: Canvas, garment: Garment, chest: Chest, cloth: Cloth) -> None:
+def _paint_pouch(canvas: Canvas, garment: DollGarment, chest: Chest, cloth: Cloth) -> None:
     top, bottom = 0.62 * garment.length, garment.length - RIB
     start, stop = part_of(chest.spine, top, bottom, 2)
     outline = [
@@ -144,7 +144,7 @@ def _paint_pouch(canvas: Canvas, garment: Garment, chest: Chest, cloth: Cloth) -
     paint_line(canvas, np.array([*outline, outline[0]]), [(0, 0.0011), (1, 0.0011)], seam_colour(cloth), cloth.owner)
 
 
-def _paint_buttons(canvas: Canvas, garment: Garment, chest: Chest, cloth: Cloth) -> None:
+def _paint_buttons(canvas: Canvas, garment: DollGarment, chest: Chest, cloth: Cloth) -> None:
     seam, button = seam_colour(cloth), lighter(garment.fabric.dye.inks[1], 0.4)
     reach = garment.length - 0.006 if garment.kind == "shirt" else 0.095
     placket = part_of(chest.spine, 0.030, reach, 6)
@@ -167,7 +167,7 @@ def _paint_buttons(canvas: Canvas, garment: Garment, chest: Chest, cloth: Cloth)
         paint_line(canvas, np.array(pocket), [(0, 0.0008), (1, 0.0008)], seam, cloth.owner)
 
 
-def _paint_zip(canvas: Canvas, garment: Garment, chest: Chest, cloth: Cloth) -> None:
+def _paint_zip(canvas: Canvas, garment: DollGarment, chest: Chest, cloth: Cloth) -> None:
     line = part_of(chest.spine, 0.060, garment.length - 0.002, 8)
     paint_line(canvas, line, [(0, 0.0042), (1, 0.0042)], seam_colour(cloth), cloth.owner)
     paint_line(canvas, line, [(0, 0.0017), (1, 0.0017)], CLOTH_COLOURS["beige"], cloth.owner)
@@ -179,7 +179,7 @@ def _paint_zip(canvas: Canvas, garment: Garment, chest: Chest, cloth: Cloth) -> 
         paint_line(canvas, pocket, [(0, 0.0026), (1, 0.0026)], seam_colour(cloth), cloth.owner)
 
 
-def paint_collar(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def paint_collar(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     """Cut the neck out and sew the collar on."""
     NECKS[garment.kind](canvas, garment, cloth, chest)
 
@@ -192,7 +192,7 @@ def _hole(canvas: Canvas, outline: Points, cloth: Cloth, chest: Chest) -> None:
         canvas.fill(outline, chest.inside, "person")
 
 
-def _paint_round_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def _paint_round_neck(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     x, y = chest.neck
     wide, deep = 0.040, 0.028
     if garment.cut == "v-neck":
@@ -205,7 +205,7 @@ def _paint_round_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Che
     _hole(canvas, ellipse(x, y - 0.002, wide, deep), cloth, chest)
 
 
-def _paint_scoop_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def _paint_scoop_neck(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     front, back = (moved(curve(_mirrored(half), 21), *chest.neck) for half in (SCOOP, BACK_SCOOP))
     opening = np.vstack([front, moved(front[[-1, 0]], 0, -0.005)])
     trim = trim_colour(garment)
@@ -231,7 +231,7 @@ def _paint_binding(canvas: Canvas, line: Points, colour: Colour, cloth: Cloth) -
     paint_line(canvas, line, [(0, 0.0026), (1, 0.0026)], colour, cloth.owner)
 
 
-def _paint_roll_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def _paint_roll_neck(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     x, y = chest.neck
     if chest.inside is None:
         canvas.fill(ellipse(x, y - 0.028, 0.0315, 0.010), darker(cloth.base, 0.42), cloth.owner)
@@ -243,7 +243,7 @@ def _paint_roll_neck(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Ches
     paint_line(canvas, curve(roll, 7), [(0, 0.0010), (1, 0.0010)], seam_colour(cloth), cloth.owner)
 
 
-def _paint_hood(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def _paint_hood(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     x, y = chest.neck
     base = cloth.base
     canvas.fill(ellipse(x, y + 0.002, 0.063, 0.034), darker(base, 0.42), cloth.owner)
@@ -257,7 +257,7 @@ def _paint_hood(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) ->
         paint_limb(canvas, line, [(0, 0.0021), (1, 0.0021)], cord, cloth.owner, outline=0.5, volume=0)
 
 
-def _paint_shirt_collar(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def _paint_shirt_collar(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     x, y = chest.neck
     _hole(canvas, np.array([(x - 0.036, y - 0.010), (x + 0.036, y - 0.010), (x, y + 0.045)], np.float32), cloth, chest)
     wing = np.array([(0.036, -0.016), (0.048, 0.018), (0.022, 0.045), (0.0015, 0.030), (0.025, 0.004)])
@@ -271,7 +271,7 @@ def _paint_shirt_collar(canvas: Canvas, garment: Garment, cloth: Cloth, chest: C
         canvas.fill(edge, lighter(top, 0.10), cloth.owner)
 
 
-def _paint_jacket_collar(canvas: Canvas, garment: Garment, cloth: Cloth, chest: Chest) -> None:
+def _paint_jacket_collar(canvas: Canvas, garment: DollGarment, cloth: Cloth, chest: Chest) -> None:
     x, y = chest.neck
     opening = np.array([(x - 0.036, y - 0.010), (x + 0.036, y - 0.010), (x, y + 0.066)], np.float32)
     if chest.inside is None:

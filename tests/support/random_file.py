@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A checkpoint of random numbers, for tests and for demos that have no trained file: same format, no meaning."""
+"""An AnyDressing file of random numbers: same format, no meaning."""
 
 from __future__ import annotations
 
 import torch
+from comfyui_anydressing.anydressing_core.checkpoint import Checkpoint, expected_tensors
+from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo
 from torch import Tensor
-
-from .checkpoint import Checkpoint, expected_tensors
-from .checkpoint_info import CheckpointInfo
 
 
 def random_checkpoint(

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The words of the command line: options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..anydressing_core.latents import is_whole
+from ..anydressing_core.refusals import refusal
+
+if TYPE_CHECKING:
+    from .hardware import WantedHardware
+
+
+class Dtype(str, Enum):
+    fp16 = "fp16"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class PrecisionName(str, Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class RunKind(str, Enum):
+    train = "train"
+    train_base = "train-base"
+
+
+class SplitName(str, Enum):
+    train = "train"
+    held_out = "held_out"
+
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set data.batch=2.")
+]
+Device = Annotated[
+    str, typer.Option("--device", help="auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:N or mps.")
+]
+Precision = Annotated[
+    PrecisionName,
+    typer.Option("--precision", help="In what the base model computes; auto is what the file was trained in."),
+]
+Seed = Annotated[int, typer.Option(help="Of the noise; the previews' is preview.seed.")]
+Steps = Annotated[int, typer.Option(help="Steps of DDIM.")]
+Guidance = Annotated[float, typer.Option(help="omega of Eq. 16.")]
+Strength = Annotated[float, typer.Option(help="lambda of Eq. 6.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the configuration's folder.")]
+
+
+class Bench(str, Enum):
+    paper_doll = "paper-doll"
+
+
+def listed(words: str) -> list[str]:
+    """Words between commas."""
+    return [word.strip() for word in words.split(",")] if words else []
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width in pixels, of a text such as 512x384. Raises ValueError for any other."""
+    height, cross, width = text.partition("x")
+    numbers = cross and height.isdecimal() and width.isdecimal()
+    if not numbers or not is_whole((int(height), int(width))):
+        why = "It is written height x width in pixels, both multiples of 8."
+        raise refusal(repr(text), "is not a size", why, "write, for example, 512x384.")
+    return int(height), int(width)
+
+
+def garment_of(text: str) -> tuple[str, Path]:
+    """Slot and picture, of a text such as upper=shirt.png. Raises ValueError for any other."""
+    slot, equals, picture = text.partition("=")
+    if not equals or not slot:
+        why = "A garment is named with the kind it was trained as."
+        raise refusal(f"--garment {text!r}", "does not say its kind", why, "write --garment upper=shirt.png.")
+    return slot, Path(picture)
+
+
+def hardware_of(precision: PrecisionName, device: str) -> WantedHardware:
+    """What --precision and --device ask for."""
+    from .hardware import WantedHardware  # brings torch, which help texts do not need
+
+    return WantedHardware(precision.value, device)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Micro-batches, read by worker processes beside the training."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from .noise import Draw
+from .task import TaskData
+
+
+@contextmanager
+def read_batches(data: TaskData, plan: Iterable[list[Draw]], workers: int) -> Iterator[Iterator[tuple[int, Any]]]:
+    """Each micro-batch of a plan with its number of samples; a ValueError stands for one that cannot be read."""
+    batches: Any = iter(
+        DataLoader(
+            _MicroBatches(data),
+            sampler=plan,  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_unchanged,
+            num_workers=workers,
+            worker_init_fn=_ignore_signals,
+        )
+    )
+    try:
+        yield batches
+    finally:
+        if workers:
+            # Not left to the garbage collector: an exception may hold the iterator until Python ends, which would
+            # then wait for workers that ignore its SIGTERM.
+            batches._shutdown_workers()
+
+
+class _MicroBatches(Dataset[Any]):
+    """Micro-batches by their draws."""
+
+    def __init__(self, data: TaskData) -> None:
+        self._data = data
+
+    def __getitem__(self, draws: Any) -> tuple[int, Any]:
+        try:
+            return len(draws), self._data.collate([self._data.sample(draw) for draw in draws])
+        except ValueError as error:  # handed over as it is: the main process saves before it raises it
+            return len(draws), error
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _ignore_signals(worker: int) -> None:
+    """Whoever stops a run may signal all its processes at once; the main one acts on it and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
