@@ -9,12 +9,45 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from comfyui_anydressing.benchmarks.house import circles, module_arrows, room_arrows
 
 LAYERS = ("anydressing_core", "nodes", "training")
 ALLOWED = {"anydressing_core": set(), "nodes": {"anydressing_core"}, "training": {"anydressing_core"}}
 CORE_PACKAGES = {"torch", "safetensors", "einops", "numpy"}
 TRAINING_PACKAGES = {"diffusers", "accelerate", "transformers", "peft", "pydantic", "typer", "rich", "torchmetrics"}
 COMFY = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution"}
+
+CORE, GROUND = "anydressing_core", "training"
+WALLS = {
+    CORE: set(),
+    "nodes": {CORE},
+    "dev": set(),
+    GROUND: {CORE},
+    "training.run": {CORE, GROUND},
+    "training.base": {CORE, GROUND},
+    "training.losses": {CORE, GROUND},
+    "training.data": {CORE, GROUND, "training.base"},
+    "training.model": {CORE, GROUND, "training.base", "training.run"},
+    "training.dressing": {CORE, GROUND, *(f"training.{wing}" for wing in ("run", "base", "losses", "data", "model"))},
+    "training.evaluation": {CORE, GROUND, "training.model"},
+    "training.paper_doll.world": {CORE, GROUND, "training.data"},
+    "training.paper_doll.networks": {
+        *(CORE, GROUND, "training.paper_doll.world"),
+        *(f"training.{wing}" for wing in ("run", "base", "losses", "data", "model")),
+    },
+    "training.paper_doll.bench": {
+        *(CORE, GROUND, "training.paper_doll.world", "training.paper_doll.networks"),
+        *(f"training.{wing}" for wing in ("base", "losses", "model", "evaluation")),
+    },
+}
+"""Whom each room may import. What stands above all of it, `commands`, `cli` and `benchmarks`, may import all below it."""
+
+ABOVE = {
+    "training.commands": {"training.cli", "benchmarks"},
+    "training.cli": {"benchmarks"},
+    "benchmarks": {"training.cli"},
+}
+"""Whom those above may not import."""
 
 FORBIDDEN_MODULES = {"pickle", "marshal", "subprocess", "socket", "urllib", "requests", "huggingface_hub", "dill"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "os.system", "os.popen"}
@@ -94,6 +127,61 @@ def modules(root: Path, *layers: str) -> Iterator[tuple[Path, str]]:
 
 def test_nodes_and_training_meet_only_core(root):
     assert [text for path, source in modules(root, *LAYERS) for text in boundary_violations(path, source)] == []
+
+
+def walls_broken(modules):
+    """Every import of a module that leads from its room to one that it may not know, as text."""
+    everywhere = {*WALLS, *ABOVE}
+    allowed = WALLS | {room: everywhere - forbidden - {room} for room, forbidden in ABOVE.items()}
+    rooms = room_arrows(modules)
+    return [f"{room} imports {other}" for room in sorted(rooms) for other in sorted(rooms[room] - allowed[room])]
+
+
+def test_every_wall_between_rooms_stands(root):
+    assert walls_broken(module_arrows(root)) == []
+
+
+def test_no_import_goes_in_a_circle_not_even_one_in_a_function(root):
+    assert circles(module_arrows(root)) == []
+
+
+def test_a_command_never_imports_a_command(root):
+    arrows = module_arrows(root)
+    commands = {file for file in arrows if file.startswith("training/commands/") and not file.endswith("__init__.py")}
+    assert len(commands) >= 3
+    assert [file for file in commands if arrows[file] & commands] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "target"),
+    [
+        ("training/run/loop.py", "training/base/model.py"),
+        ("training/losses/dists.py", "training/paper_doll/networks/recogniser.py"),
+        ("training/data/cache.py", "training/model/adapter.py"),
+        ("training/model/people.py", "training/data/pictures.py"),
+        ("training/commands/sample.py", "benchmarks/house.py"),
+        ("dev/server.py", "training/cli.py"),
+        ("benchmarks/house.py", "training/cli.py"),
+    ],
+)
+def test_a_planted_breach_is_found(root, file, target):
+    arrows = module_arrows(root)
+    assert len(walls_broken(arrows | {file: {*arrows[file], target}})) == 1
+
+
+def test_a_planted_circle_is_found(root):
+    arrows = module_arrows(root)
+    (circle,) = circles(
+        arrows | {"training/progress.py": {"training/sheets.py"}, "training/sheets.py": {"training/progress.py"}}
+    )
+    assert circle == "training/progress.py -> training/sheets.py -> training/progress.py"
+
+
+def test_an_import_inside_a_function_is_an_arrow(tmp_path):
+    for name, source in (("a", "def late():\n    from .b import thing"), ("b", "")):
+        (tmp_path / "training").mkdir(exist_ok=True)
+        (tmp_path / "training" / f"{name}.py").write_text(source)
+    assert module_arrows(tmp_path)["training/a.py"] == {"training/b.py"}
 
 
 def test_nodes_and_core_keep_the_registrys_rules(root):

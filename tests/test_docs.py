@@ -3,6 +3,9 @@
 
 import re
 
+import pytest
+from comfyui_anydressing.benchmarks.pages import pages
+
 
 def test_every_test_named_in_the_composition_table_exists(root):
     table = (root / "docs" / "composition.md").read_text(encoding="utf-8")
@@ -26,3 +29,17 @@ OF_FILES = [
     "test_eight_garments_fit",
 ]
 """Promises about files and garments alone, not about a pairing."""
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_a_page_about_the_code_is_what_the_code_says(path):
+    assert path.read_text(encoding="utf-8") == pages()[path], "run `python -m benchmarks.pages`"
+
+
+def test_links_between_pages_lead_somewhere(root):
+    broken = []
+    for page in [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(root)}: {target}")
+    assert broken == []
