@@ -22,14 +22,14 @@ from comfyui_anydressing.anydressing_core.pixels import Pixels, as_unit
 from comfyui_anydressing.anydressing_core.safetensors_header import read_header
 from comfyui_anydressing.dev.client import Prompt
 from comfyui_anydressing.dev.comfyui import CHECKOUT, find_or_fetch
-from comfyui_anydressing.dev.contact_sheet import INK, PAPER
 from comfyui_anydressing.dev.server import BASE, ComfyServer, has_accelerator
 from comfyui_anydressing.training.base.model import load_base
 from comfyui_anydressing.training.paper_doll.bench import evidence
 from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
 from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
 from comfyui_anydressing.training.paper_doll.world import Labels, Recipe, Sample, draw_recipe, sample
-from PIL import Image, ImageDraw, ImageFont
+from comfyui_anydressing.training.sheets import INK, PAPER, grid
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 DEMO = CHECKOUT / "demo"
 FOLDER = CHECKOUT / "docs" / "evidence"
@@ -156,24 +156,22 @@ CELL, GAP, WORDS = (144, 192), 10, 44  # width and height, pixels
 
 def sheet(recipes: Sequence[Recipe], pictures: Sequence[Sequence[Pixels]], columns: int = 6) -> Image.Image:
     """Both pictures of every prompt side by side, the prompt below."""
-    width, height = CELL[0] * len(SEEDS) + GAP, CELL[1] + WORDS + GAP
-    canvas = Image.new("RGB", (columns * width + GAP, -(-len(recipes) // columns) * height + GAP), PAPER)
-    pen = ImageDraw.Draw(canvas)
-    for place, (recipe, pair) in enumerate(zip(recipes, pictures, strict=True)):
-        left, top = GAP + place % columns * width, GAP + place // columns * height
-        for index, picture in enumerate(pair):
-            small = Image.fromarray(picture).resize(CELL, Image.Resampling.LANCZOS)
-            canvas.paste(small, (left + index * CELL[0], top))
-        text = "\n".join(textwrap.wrap(recipe.caption, 50)[:3])
-        pen.multiline_text((left, top + CELL[1] + 3), text, INK, ImageFont.load_default(11), spacing=1)
-    return canvas
+    return ImageOps.expand(grid([_cell(*one) for one in zip(recipes, pictures, strict=True)], columns, GAP), GAP, PAPER)
+
+
+def _cell(recipe: Recipe, pair: Sequence[Pixels]) -> Image.Image:
+    small = [Image.fromarray(picture).resize(CELL, Image.Resampling.LANCZOS) for picture in pair]
+    words = Image.new("RGB", (CELL[0] * len(pair), WORDS), PAPER)
+    text = "\n".join(textwrap.wrap(recipe.caption, 50)[:3])
+    ImageDraw.Draw(words).multiline_text((0, 3), text, INK, ImageFont.load_default(11), spacing=1)
+    return grid([grid(small, len(small)), words], 1)
 
 
 def autoencoder_sheet(base: Any, people: Sequence[Sample]) -> Image.Image:
     """People and their garments, as painted above, as they come back below."""
     pictures = [one.person for one in people] + [one.garments["upper"].flat_lay for one in people[:3]]
-    pairs = [np.concatenate([picture, evidence.reconstructed(base, picture)]) for picture in pictures]
-    return Image.fromarray(np.concatenate(pairs, axis=1))
+    decoded = [evidence.reconstructed(base, picture) for picture in pictures]
+    return grid([Image.fromarray(picture) for picture in (*pictures, *decoded)], len(pictures))
 
 
 def curve(run: Path) -> tuple[str, list[tuple[int, float]]]:

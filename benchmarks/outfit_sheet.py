@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from comfyui_anydressing.dev.contact_sheet import INK, PAPER
 from comfyui_anydressing.training.paper_doll.bench.pictures import outfit
-from PIL import Image, ImageDraw, ImageFont
+from comfyui_anydressing.training.sheets import INK, PAPER, grid, write_line
+from PIL import Image, ImageDraw, ImageOps
 
-CELL, GAP, WORDS = (96, 128), 6, 34  # width and height, pixels
+CELL, GAP, WORDS = (96, 128), 6, 22  # width and height, pixels
 
 
 def outfit_sheet(
@@ -21,16 +21,16 @@ def outfit_sheet(
 ) -> Image.Image:
     """outfits: their seeds. size: height, width of the renders. columns: heading -> where an outfit's picture lies."""
     heads = [*slots, "truth", *columns]
-    whole = (len(heads) * (CELL[0] + GAP) + GAP, len(outfits) * (CELL[1] + GAP) + WORDS)
-    canvas, small = Image.new("RGB", whole, PAPER), ImageFont.load_default(11)
-    pen = ImageDraw.Draw(canvas)
-    for column, head in enumerate(heads):
-        pen.text((GAP + column * (CELL[0] + GAP), 10), head, INK, small)
-    for row, seed in enumerate(outfits):
+    cells = [_head(head) for head in heads]
+    for seed in outfits:
         truth = outfit(seed, slots, size).truth
         painted = [*(truth.garments[slot].flat_lay for slot in slots), truth.person]
         pictures = [*map(Image.fromarray, painted), *(Image.open(where(seed)) for where in columns.values())]
-        for column, picture in enumerate(pictures):
-            place = (GAP + column * (CELL[0] + GAP), WORDS + row * (CELL[1] + GAP))
-            canvas.paste(picture.convert("RGB").resize(CELL, Image.Resampling.LANCZOS), place)
-    return canvas
+        cells += [picture.convert("RGB").resize(CELL, Image.Resampling.LANCZOS) for picture in pictures]
+    return ImageOps.expand(grid(cells, len(heads), GAP), GAP, PAPER)
+
+
+def _head(text: str) -> Image.Image:
+    cell = Image.new("RGB", (CELL[0], WORDS), PAPER)
+    write_line(ImageDraw.Draw(cell), (0, 4), text, INK, 11, CELL[0])
+    return cell

@@ -14,6 +14,11 @@ from ..anydressing_core.pixels import Pixels
 from .picture_files import png_bytes
 
 FOLDER = "previews"
+PAPER, INK, GREY = (250, 249, 246), (38, 36, 34), (128, 124, 118)
+PICTURE_HEIGHT = 320  # pixels, whatever size was sampled
+MARGIN, GAP = 28, 10
+HEADER, CAPTION, TITLES, BETWEEN = 44, 26, 26, 26
+STRIPE = 5  # of its garment's colour, beside a flat-lay
 
 
 def save_sheet(run_folder: Path, step: int, sheet: Image.Image) -> Path:
@@ -24,15 +29,31 @@ def save_sheet(run_folder: Path, step: int, sheet: Image.Image) -> Path:
     return path
 
 
-PAPER, INK, GREY = (250, 249, 246), (38, 36, 34), (128, 124, 118)
+def grid(cells: Sequence[Image.Image], columns: int, gap: int = 0) -> Image.Image:
+    """Pictures row by row on paper, each column as wide as its widest, each row as high as its highest."""
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    widths = [max(cell.width for cell in cells[column::columns]) for column in range(min(columns, len(cells)))]
+    heights = [max(cell.height for cell in row) for row in rows]
+    size = (sum(widths) + gap * (len(widths) - 1), sum(heights) + gap * (len(heights) - 1))
+    sheet, top = Image.new("RGB", size, PAPER), 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for cell, width in zip(row, widths, strict=False):
+            sheet.paste(cell, (left, top))
+            left += width + gap
+        top += height + gap
+    return sheet
 
-PICTURE_HEIGHT = 320  # pixels, whatever size was sampled
 
-MARGIN, GAP = 28, 10
-
-HEADER, CAPTION, TITLES, BETWEEN = 44, 26, 26, 26
-
-STRIPE = 5  # of its garment's colour, beside a flat-lay
+def titled(body: Image.Image, title: str, note: str) -> Image.Image:
+    """A sheet: its title large, a note small on the right, the body under both, margins around."""
+    sheet = Image.new("RGB", (body.width + 2 * MARGIN, HEADER + body.height + 2 * MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    left = sheet.width - MARGIN - round(pen.textlength(note, typeface(16)))
+    pen.text((left, MARGIN + 24), note, GREY, typeface(16), anchor="ls")
+    write_line(pen, (MARGIN, MARGIN - 4), title, INK, 28, left - 2 * MARGIN)
+    sheet.paste(body, (MARGIN, MARGIN + HEADER))
+    return sheet
 
 
 def draw_flat_lays(pictures: Sequence[Pixels], width: int) -> Image.Image:
@@ -48,6 +69,7 @@ def draw_flat_lays(pictures: Sequence[Pixels], width: int) -> Image.Image:
 
 
 def draw_legend(pen: ImageDraw.ImageDraw, corner: tuple[int, int], slots: Sequence[str]) -> None:
+    """Each garment's colour in the heat maps, with its slot."""
     x, y = corner
     for slot, colour in zip(slots, COLOURS, strict=False):
         pen.rounded_rectangle((x, y + 3, x + 12, y + 15), 3, colour)
@@ -77,4 +99,5 @@ def write_line(
 
 
 def typeface(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The typeface of all sheets, so many pixels high."""
     return ImageFont.load_default(size)

@@ -17,13 +17,13 @@ from ..sheets import (
     BETWEEN,
     GAP,
     GREY,
-    HEADER,
     INK,
-    MARGIN,
     PAPER,
     PICTURE_HEIGHT,
     draw_flat_lays,
     draw_legend,
+    grid,
+    titled,
     typeface,
     write_line,
 )
@@ -34,15 +34,10 @@ from .pictures import Size, cut_out, flat_lay, person_picture, worn_mask
 T = TypeVar("T")
 
 MOST_DRAWN = 24
-
 SHEET_WIDTH = 1800  # pixels, at most, unless one person alone takes more
-
 TEXT = 22  # the height of a line
-
 WARNING = COLOURS[0]
-
 HALVES = [255 if value >= 128 else 0 for value in range(256)]
-
 WITHIN_SIGMA = [255 if 0.16 < value / 255 < 0.84 else 0 for value in range(256)]
 
 
@@ -58,20 +53,9 @@ def draw_check_sheet(
     """Draw people as they are trained on: each with outlined masks, and beside them the garments of the same colours."""
     cards = [_draw_card(person, resolution, [n.kind for n in notes if n.person == person.item.id]) for person in people]
     cards = cards or [Image.new("RGB", (SHEET_WIDTH // 3, TEXT), PAPER)]
-    width, height = cards[0].size
-    columns = max(1, min(len(cards), SHEET_WIDTH // (width + BETWEEN)))
-    rows = -(-len(cards) // columns)
-    across, down = columns * (width + BETWEEN) - BETWEEN, rows * (height + BETWEEN) - BETWEEN
-    sheet = Image.new("RGB", (across + 2 * MARGIN, HEADER + down + 2 * MARGIN), PAPER)
-    pen = ImageDraw.Draw(sheet)
+    columns = max(1, min(len(cards), SHEET_WIDTH // (cards[0].width + BETWEEN)))
     note = f"{len(people)} people as they are trained on, at {by(resolution)}"
-    left = sheet.width - MARGIN - round(pen.textlength(note, typeface(16)))
-    pen.text((left, MARGIN + 24), note, GREY, typeface(16), anchor="ls")
-    write_line(pen, (MARGIN, MARGIN - 4), f"{manifest.parent.name}/{manifest.name}", INK, 28, left - 2 * MARGIN)
-    for index, card in enumerate(cards):
-        row, column = divmod(index, columns)
-        sheet.paste(card, (MARGIN + column * (width + BETWEEN), MARGIN + HEADER + row * (height + BETWEEN)))
-    return sheet
+    return titled(grid(cards, columns, BETWEEN), f"{manifest.parent.name}/{manifest.name}", note)
 
 
 def _draw_card(person: OpenedPerson, resolution: Size, warnings: Sequence[str]) -> Image.Image:

@@ -28,16 +28,15 @@ from ..sheets import (
     CAPTION,
     GAP,
     GREY,
-    HEADER,
     INK,
-    MARGIN,
     PAPER,
     PICTURE_HEIGHT,
     TITLES,
     draw_flat_lays,
     draw_legend,
     fitted,
-    typeface,
+    grid,
+    titled,
     write_line,
 )
 
@@ -122,18 +121,7 @@ def draw_sheet(title: str, note: str, rows: Sequence[PreviewRow]) -> Image.Image
 
     The people may wear different numbers of garments; the pictures' size is the first undressed one's, scaled.
     """
-    drawn = [_draw_row(row, _cell_width(rows)) for row in rows]
-    width = max(row.width for row in drawn) + 2 * MARGIN
-    height = 2 * MARGIN + HEADER + sum(row.height for row in drawn) + BETWEEN * (len(drawn) - 1)
-    sheet = Image.new("RGB", (width, height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN + 24), title, INK, typeface(28), anchor="ls")
-    pen.text((width - MARGIN, MARGIN + 24), note, GREY, typeface(16), anchor="rs")
-    top = MARGIN + HEADER
-    for row in drawn:
-        sheet.paste(row, (MARGIN, top))
-        top += row.height + BETWEEN
-    return sheet
+    return titled(grid([_draw_row(row, _cell_width(rows)) for row in rows], 1, BETWEEN), title, note)
 
 
 def _cell_width(rows: Sequence[PreviewRow]) -> int:

@@ -24,7 +24,7 @@ from ...picture_files import read_unit
 from ...progress import Progress
 from ...run.noise import Draw
 from ...run.task import Terms
-from ...sheets import save_sheet
+from ...sheets import grid, save_sheet
 from .config import PaperDollConfig
 
 Widths = tuple[int, int, int, int]
@@ -168,11 +168,9 @@ class AutoencoderTask:
 
     def preview(self, step: int, progress: Progress) -> None:
         """Pictures above, what comes back below."""
-        columns: list[Tensor] = []
-        for picture in self._shown:
-            decoded = self.module.decoder(self.module.encoder(picture[None]))[0]
-            columns.append(torch.cat([picture, decoded.clamp(0, 1)], dim=1))
-        save_sheet(self._folder, step, Image.fromarray(bytes_of(torch.cat(columns, dim=2).permute(1, 2, 0))))
+        decoded = [self.module.decoder(self.module.encoder(picture[None]))[0] for picture in self._shown]
+        cells = [Image.fromarray(bytes_of(picture.permute(1, 2, 0))) for picture in (*self._shown, *decoded)]
+        save_sheet(self._folder, step, grid(cells, columns=len(decoded)))
 
 
 def _slopes(error: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ...model.sampling import Prompts, SamplingSettings, sample_latents
 from ...progress import Progress, untold
 from ...run.noise import Draw
 from ...run.task import Terms
-from ...sheets import save_sheet
+from ...sheets import grid, save_sheet
 from ..world.samples import draw_recipe
 from .config import PaperDollConfig
 from .recogniser import KINDS
@@ -94,12 +94,7 @@ class BaseTask:
             pictures = self.sampled(PROMPTS, progress)
         finally:
             unet.train()
-        width, height = pictures[0].size
-        columns = 6
-        sheet = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
-        for place, picture in enumerate(pictures):
-            sheet.paste(picture, (place % columns * width, place // columns * height))
-        save_sheet(self._folder, step, sheet)
+        save_sheet(self._folder, step, grid(pictures, columns=6))
 
     def sampled(self, prompts: tuple[str, ...], progress: Progress = untold) -> list[Image.Image]:
         """A picture of every prompt."""

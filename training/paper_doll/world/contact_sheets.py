@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from ...sheets import grid
 from .canvas import as_bytes, resized
 from .colours import Colour, rgb
 from .samples import Sample
@@ -18,10 +20,7 @@ GAP = 8  # pixels
 
 def contact_sheet(samples: Sequence[Sample], columns: int = 4, outlines: bool = True) -> NDArray[np.uint8]:
     """Lay samples out in rows, (H, W, 3) bytes: each person with its flat-lays, a third of its height, on the right."""
-    cells = [_cell(sample, outlines) for sample in samples]
-    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
-    rows = [np.concatenate(cells[start : start + columns], axis=1) for start in range(0, len(cells), columns)]
-    return np.concatenate(rows)
+    return np.asarray(grid([Image.fromarray(_cell(sample, outlines)) for sample in samples], columns))
 
 
 def _cell(sample: Sample, outlines: bool) -> NDArray[np.uint8]:
