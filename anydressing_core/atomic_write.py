@@ -7,6 +7,8 @@ import os
 import secrets
 from pathlib import Path
 
+from .refusals import disk_refusal
+
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Replace `path` by a file with this content; after the return it survives a power cut.
@@ -23,9 +25,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
     except OSError as error:
-        what = f"{target.name!r} ({len(content):,} bytes) could not be written: {error.strerror}."
         remedy = "free some space, or choose a folder that exists and can be written to. An older file is unchanged."
-        raise OSError(error.errno, f"{what}\nWhat to do: {remedy}", str(target)) from error
+        name = f"{target.name!r} ({len(content):,} bytes)"
+        told = disk_refusal(error, name, "could not be written", remedy)
+        raise OSError(error.errno, str(told), str(target)) from error
 
 
 def write_synced(path: Path, content: bytes) -> None:

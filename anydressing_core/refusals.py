@@ -3,10 +3,24 @@
 
 from __future__ import annotations
 
+import os
+
 
 def refusal(name: str, problem: str, why: str, remedy: str) -> ValueError:
     """The error with which something is refused; `problem` completes the sentence that its name begins."""
     return ValueError(f"{name} {problem}.\n{why}\nWhat to do: {remedy}")
+
+
+def disk_refusal(error: OSError, name: str, problem: str, remedy: str, why: str = "") -> OSError:
+    """The same for a disk that refuses, with the errno of its error, which also says why when nothing else does."""
+    told = OSError(str(refusal(name, problem, why or f"{reason_of(error)}.", remedy)))
+    told.errno = error.errno  # set afterwards: as an argument it would put [Errno 28] before the sentence
+    return told
+
+
+def reason_of(error: OSError) -> str:
+    """Why the disk refuses, in the system's words."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def quote(value: object) -> str:

@@ -22,6 +22,7 @@ import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
 from comfyui_anydressing.anydressing_core.digests import tensor_digest
+from comfyui_anydressing.anydressing_core.refusals import refusal
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.base.model import BaseModel, load_base
 from comfyui_anydressing.training.defaults import WantedPrecision
@@ -153,7 +154,8 @@ def measure(
 def _hardware(precision: str, device: str) -> Hardware:
     """What was asked for, or in what the arms were trained: the preset says it for all of them."""
     if precision not in get_args(WantedPrecision):
-        raise ValueError(f"--precision: there is no {precision!r}. They are: {', '.join(get_args(WantedPrecision))}.")
+        why = f"They are: {', '.join(get_args(WantedPrecision))}."
+        raise refusal("--precision:", f"there is no {precision!r}", why, "name one of these.")
     wanted: Any = precision
     return WantedHardware(wanted, device).for_file(read_preset(PRESET, TrainConfig)["memory"]["precision"])
 
@@ -175,7 +177,7 @@ def _arms(only: Sequence[str] | None, seeds: int) -> Iterator[tuple[str, StudyAr
     """The first seed of every arm, then the second ..."""
     for name in only or ():
         if name not in ARMS:
-            raise ValueError(f"--only: there is no arm {name!r}. They are: {', '.join(ARMS)}.")
+            raise refusal("--only:", f"there is no arm {name!r}", f"They are: {', '.join(ARMS)}.", "name one of these.")
     for seed in range(seeds):
         yield from ((name, arm, seed) for name, arm in ARMS.items() if name in (only or ARMS) and seed < arm.seeds)
 
@@ -271,7 +273,8 @@ def _around(text: str) -> tuple[str, str]:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{PAGE / 'ablation.md'} must hold the lines {BEGIN!r} and {END!r}.")
+        why = f"Figures are written between the lines {BEGIN!r} and {END!r}."
+        raise refusal(str(PAGE / "ablation.md"), "has no place for the figures", why, "put both lines back.")
     return before, after
 
 

@@ -7,7 +7,6 @@ cache/3f/3f9a....safetensors
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.digests import tensor_digest
-from ...anydressing_core.refusals import refusal
+from ...anydressing_core.refusals import disk_refusal, refusal
 from ...anydressing_core.safetensors_header import read_header
 
 CHECKSUM = "sha256"
@@ -69,9 +68,5 @@ class Entries:
 
 def unwritable(folder: Path, error: OSError) -> OSError:
     """The error, with the same errno, that tells what to do about a disk that is full or refuses."""
-    what = f"The cache in {str(folder)!r} cannot be written."
-    why = os.strerror(error.errno) if error.errno else str(error)
     remedy = "free some space, or choose another folder as data.cache. What was built stays good."
-    told = OSError(f"{what}\n{why}.\nWhat to do: {remedy}")
-    told.errno = error.errno  # set afterwards: as an argument it would put [Errno 28] before the sentence
-    return told
+    return disk_refusal(error, f"The cache in {str(folder)!r}", "cannot be written", remedy)

@@ -24,6 +24,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from ...anydressing_core.refusals import refusal
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Slot = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 
@@ -98,20 +100,18 @@ class Manifest:
         path = self.folder / relative
         # Not Path.resolve, which raises RuntimeError for links in a circle.
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder)):
-            raise ValueError(
-                f"{relative!r} leads out of the data folder {str(self.folder)!r}.\n"
-                "It is, or lies behind, a link to somewhere else.\nWhat to do: copy the file into the folder."
-            )
+            problem = f"leads out of the data folder {str(self.folder)!r}"
+            why = "It is, or lies behind, a link to somewhere else."
+            raise refusal(repr(relative), problem, why, "copy the file into the folder.")
         return path
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest. Raises ValueError naming line and field."""
     if not path.is_file():
-        raise ValueError(
-            f"manifest: {str(path)!r} is not a file.\nTraining data is described by a manifest.jsonl.\n"
-            "What to do: name one, or make one with `anydressing data`."
-        )
+        why = "Training data is described by a manifest.jsonl."
+        remedy = "name one, or make one with `anydressing data`."
+        raise refusal(f"manifest: {str(path)!r}", "is not a file", why, remedy)
     data = path.read_bytes()
     items = list(_items(data, path.name))
     if not items:
@@ -178,7 +178,5 @@ def _tell_unknown_keys(line: bytes, name: str, told: set[str]) -> None:
 
 
 def _problem(name: str, number: int, why: str) -> ValueError:
-    return ValueError(
-        f"manifest: line {number} of {name!r} cannot be used.\n{why}.\n"
-        "What to do: correct that line; the format stands at the top of training/data/manifest.py."
-    )
+    remedy = "correct that line; docs/training.md shows the format in its part 2."
+    return refusal(f"manifest: line {number} of {name!r}", "cannot be used", f"{why}.", remedy)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...anydressing_core.digests import content_key
+from ...anydressing_core.refusals import refusal
 from ..data.cached import CachedData, CachedGarment
 from ..model.dressing import Outfits
 from ..run.noise import Draw
@@ -106,10 +107,9 @@ class DressingData:
         worn = [{garment.slot for garment in person.garments} for person in cached.people]
         self._items = [item for item, slots in enumerate(worn) if not self._new or slots & self._new]
         if not self._items:
-            raise ValueError(
-                f"data: nobody in it wears {' or '.join(sorted(self._new))}.\nThat garment kind is to be trained.\n"
-                "What to do: add people who wear it, or correct adapter.slots."
-            )
+            problem = f"nobody in it wears {' or '.join(sorted(self._new))}"
+            remedy = "add people who wear it, or correct adapter.slots."
+            raise refusal("data:", problem, "That garment kind is to be trained.", remedy)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...anydressing_core.pixels import unit_of
+from ...anydressing_core.refusals import refusal
 
 Reduction = Literal["mse", "l2"]
 
@@ -36,9 +37,12 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name, value in (("lambda1", self.lambda1), ("lambda2", self.lambda2)):
             if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number, zero or more; it is {value}.")
+                raise refusal(
+                    f"{name} = {value}", "is impossible", "It weighs a loss.", "choose a finite number from 0."
+                )
         if not 0 <= self.eta <= 999:
-            raise ValueError(f"eta is the last timestep with texture losses and must be 0 to 999; it is {self.eta}.")
+            why = "It is the last timestep at which the texture losses act."
+            raise refusal(f"eta = {self.eta}", "is impossible", why, "choose 0 to 999; the paper takes 350.")
 
 
 @dataclass(frozen=True)
@@ -215,4 +219,5 @@ def _garment_mean(values: Tensor, present: Tensor) -> Tensor:
 
 def _require(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(choices)}; it is {value!r}.")
+        why = f"A norm is read as {' or '.join(choices)} (D6)."
+        raise refusal(f"{name} = {value!r}", "is unknown", why, "choose one of these.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...anydressing_core.refusals import refusal
 from .terms import LossReading, high_frequency_loss, perceptual_loss
 
 TEXTURE_PARTS = ("perc", "hf")
@@ -105,7 +106,8 @@ def drawn_rows(
     seeded by (seed, step, rank), so that a resumed run draws the same rows.
     """
     if max_per_step is not None and max_per_step < 1:
-        raise ValueError(f"max_per_step must be at least 1, got {max_per_step}. To decode nothing, switch texture off.")
+        remedy = "choose 1 or more; to decode nothing, switch texture off."
+        raise refusal(f"max_per_step = {max_per_step}", "is impossible", "It counts people.", remedy)
     low = texture_acts(timestep, eta).nonzero().flatten().tolist()
     if max_per_step is None or len(low) <= max_per_step:
         return tuple(low), 1.0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...anydressing_core.checkpoint import Checkpoint, expected_tensors
 from ...anydressing_core.checkpoint_info import CheckpointInfo
 from ...anydressing_core.lora import stack_loras
+from ...anydressing_core.refusals import refusal
 from ...anydressing_core.sites import AttentionSite
 from .processors import Lora
 
@@ -152,17 +153,13 @@ class Adapter(nn.Module):
             bound += ["garment_tokens", "resolution"]
         for name in bound:
             if getattr(same, name) != getattr(ours, name):
-                raise ValueError(
-                    f"init: the file was trained with {name} = {getattr(theirs, name)!r}, "
-                    f"this run has {getattr(ours, name)!r}.\n"
-                    "Its tensors mean something only with its own setting.\n"
-                    f"What to do: set {name} to {getattr(theirs, name)!r}, or start without a file."
-                )
+                problem = f"was trained with {name} = {getattr(theirs, name)!r}, this run has {getattr(ours, name)!r}"
+                why = "Its tensors mean something only with its own setting."
+                remedy = f"set {name} to {getattr(theirs, name)!r}, or start without a file."
+                raise refusal("init: the file", problem, why, remedy)
         if unknown:
-            raise ValueError(
-                f"init: the file knows the garment kinds {', '.join(sorted(unknown))}, which this run does not.\n"
-                "They would be lost.\nWhat to do: add them to slots."
-            )
+            problem = f"knows the garment kinds {', '.join(sorted(unknown))}, which this run does not"
+            raise refusal("init: the file", problem, "They would be lost.", "add them to slots.")
         state = self.state_dict()
         state.update({name: tensor.float() for name, tensor in checkpoint.tensors.items()})
         self.load_state_dict(state)

@@ -299,11 +299,13 @@ def _in_words(error: ValidationError, source: str, kind: type[RunConfig]) -> str
         if finding["type"] == "extra_forbidden":
             nearest = difflib.get_close_matches(name, _all_keys(kind), n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it."
-            lines.append(f"{name}: {source} has an unknown setting.\nNothing reads it.\nWhat to do: {hint}")
+            found = refusal(f"{name}:", f"{source} has an unknown setting", "Nothing reads it.", hint)
         elif finding["type"] == "missing":
-            lines.append(f"{name}: {source} does not say it.\nThere is no default.\nWhat to do: add {name} = ...")
+            found = refusal(f"{name}:", f"{source} does not say it", "There is no default.", f"add {name} = ...")
         else:
-            lines.append(f"{name}: got {finding['input']!r}.\n{finding['msg']}.\nWhat to do: correct it in {source}.")
+            why = f"{finding['msg']}."
+            found = refusal(f"{name}:", f"got {finding['input']!r}", why, f"correct it in {source}.")
+        lines.append(str(found))
     return "\n\n".join(lines)
 
 

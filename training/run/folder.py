@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ...anydressing_core.atomic_write import sync_folder, write_atomically, write_synced
-from ...anydressing_core.refusals import refusal
+from ...anydressing_core.refusals import disk_refusal, refusal
 from .lock import is_running, locked
 
 CONFIG = "config.toml"
@@ -83,8 +83,8 @@ class RunFolder:
         try:
             run._checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            what = f"The run folder {str(run.path)!r} cannot be made."
-            raise OSError(f"{what}\n{error.strerror}.\nWhat to do: choose another folder.") from error
+            name = f"The run folder {str(run.path)!r}"
+            raise disk_refusal(error, name, "cannot be made", "choose another folder.") from error
         with run.lock():
             if run.steps():
                 why = "A run never replaces another."
@@ -273,10 +273,10 @@ class RunFolder:
             free = f"{shutil.disk_usage(self._checkpoints).free:,} bytes are free"
         except OSError:
             free = "the folder is gone"
-        what = f"{_name(step)} could not be saved in {str(self._checkpoints)!r}."
         why = f"{error.strerror}: {needed:,} bytes are needed (twice its size), {free}."
         remedy = "free some space or make the folder writable, then resume. Earlier checkpoints are unchanged."
-        return OSError(f"{what}\n{why}\nWhat to do: {remedy}")
+        problem = f"could not be saved in {str(self._checkpoints)!r}"
+        return disk_refusal(error, _name(step), problem, remedy, why)
 
 
 class _DamagedError(ValueError):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from ...anydressing_core.refusals import refusal
+from ...anydressing_core.refusals import disk_refusal, refusal
 
 
 @contextmanager
@@ -81,5 +81,5 @@ def _in_use(path: Path, file: FileIO) -> ValueError:
 
 
 def _unlockable(path: Path, error: OSError) -> OSError:
-    what = f"The run folder {str(path.parent)!r} cannot be locked."
-    return OSError(f"{what}\n{error.strerror}.\nWhat to do: choose a folder on a local disk that can be written to.")
+    remedy = "choose a folder on a local disk that can be written to."
+    return disk_refusal(error, f"The run folder {str(path.parent)!r}", "cannot be locked", remedy)

@@ -363,7 +363,7 @@ def test_the_reading_is_one_line_for_the_file():
 
 
 def test_an_unknown_reading_is_refused():
-    with pytest.raises(ValueError, match="localisation must be mse or l2; it is 'l1'"):
+    with pytest.raises(ValueError, match="localisation = 'l1' is unknown"):
         LossReading(localisation="l1")
 
 
