@@ -2,12 +2,19 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help demo ui test setup
+# What `make quick` runs: no ComfyUI, no network, no diffusers, no process that trains.
+QUICK = tests/core tests/training/losses tests/training/test_hardware.py tests/training/data/test_manifest.py \
+	tests/training/data/test_edges.py tests/training/evaluation/test_metrics.py tests/training/run/test_config.py \
+	tests/training/run/test_explain.py tests/training/run/test_noise.py tests/training/run/test_events.py \
+	tests/test_boundaries.py tests/test_docs.py tests/test_style.py
+
+.PHONY: help demo ui quick test setup
 
 help:
 	@echo "make demo   dress somebody: real ComfyUI, shipped workflow, one picture in output/"
 	@echo "make ui     open ComfyUI with AnyDressing in it, in your browser"
-	@echo "make test   run the tests; extra pytest arguments in ARGS, e.g. make test ARGS='tests/core -x'"
+	@echo "make quick  run the fast tests, under a minute"
+	@echo "make test   run all tests; extra pytest arguments in ARGS, e.g. make test ARGS='tests/core -x'"
 	@echo "make setup  only build what these need (.venv and .comfyui, some 6 GB)"
 
 setup:
@@ -18,6 +25,9 @@ demo: setup
 
 ui: setup
 	@.venv/bin/python -m dev.ui
+
+quick: setup
+	@.venv/bin/pytest -q -k "not pyright" $(QUICK) $(ARGS)
 
 # Not `python -m pytest`: that puts this folder on sys.path, where ComfyUI's `import nodes` would find ours.
 test: setup

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A tiny SD1.5-type U-Net in diffusers, and AnyDressing files for it; a whole tiny base model, data and the command."""
+"""A tiny SD1.5-type U-Net in diffusers, and AnyDressing files for it; a whole tiny base model, data and the command.
+
+diffusers and transformers are imported by those fixtures alone that need them: it takes longer than the fast tests.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,16 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.sites import UNetShape
-from comfyui_anydressing.training.model.adapter import Adapter
-from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.paper_doll.world import write_dataset
-from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from support import infos
-from transformers import CLIPTextConfig, CLIPTextModel
 
 SHAPE = UNetShape((16, 32), (1, 1), (True, True), mid_attention=True, heads=4, cross_attention_dim=24)
 
 
 @pytest.fixture
 def unet():
+    from diffusers import UNet2DConditionModel
+
     torch.manual_seed(0)
     return UNet2DConditionModel(**SHAPE.to_diffusers(), norm_num_groups=8).eval().requires_grad_(False)
 
@@ -39,6 +40,8 @@ def make_info():
 @pytest.fixture
 def make_model(unet, make_info):
     """A DressingModel whose LoRAs are not zero, so that they show."""
+    from comfyui_anydressing.training.model.adapter import Adapter
+    from comfyui_anydressing.training.model.dressing import DressingModel
 
     def make(**changes):
         torch.manual_seed(1)
@@ -154,6 +157,9 @@ def fork_server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_base(tmp_path_factory):
     """A base model in a diffusers folder, full of random numbers (seed 0); its tokenizer knows single bytes alone."""
+    from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     folder = tmp_path_factory.mktemp("base") / "small"
     shape = UNetShape((32, 64), (1, 1), (True, True), mid_attention=True, heads=8, cross_attention_dim=64)
     words = {"vocab_size": 49408, "hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1}
