@@ -47,13 +47,40 @@ def test_the_package_list_equals_the_folders(root):
     assert all((root / folder / "__init__.py").exists() for folder in folders)
 
 
-def test_the_wheel_holds_every_module_preset_and_demo_file_and_nothing_else(root, wheel):
+def test_the_wheel_holds_every_module_preset_and_what_nodes_open_and_nothing_else(root, wheel):
     shipped = ("*.py", "*.toml", "*.json")
     modules = [path.relative_to(root) for layer in LAYERS for kind in shipped for path in (root / layer).rglob(kind)]
-    weights = [path.relative_to(root) for path in (root / "demo").rglob("*.safetensors")]
+    weights = [Path("demo/paper_doll_base.safetensors"), Path("demo/anydressing/paper_doll.safetensors")]
     expected = {f"comfyui_anydressing/{path.as_posix()}" for path in (Path("__init__.py"), *modules, *weights)}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == expected
+
+
+@pytest.fixture(scope="module")
+def archive(root, require):
+    """What the Comfy Registry packs: every tracked file that .comfyignore, which is read like a .gitignore, lets through."""
+    there = (root / ".git").exists() and shutil.which("git")
+    require(there, "The archive can be told only in a git checkout, with git.")
+
+    def listed(*more):
+        command = ["git", "ls-files", "--cached", *more]
+        return set(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.split())
+
+    return listed() - listed("--ignored", "--exclude-from=.comfyignore")
+
+
+def test_an_artist_gets_all_that_a_node_opens(root, archive):
+    wanted = [*root.glob("nodes/*.py"), *root.glob("anydressing_core/*.py"), *root.glob("demo/garments/*.png")]
+    wanted += [*root.glob("workflows/*.json"), *root.glob("workflows/*.jpg"), *root.glob("demo/anydressing/*")]
+    wanted += [root / name for name in ("__init__.py", "requirements.txt", "pyproject.toml", "README.md", "LICENSE")]
+    wanted += [root / "demo" / "paper_doll_base.safetensors"]
+    assert {path.relative_to(root).as_posix() for path in wanted} <= archive
+
+
+def test_an_artist_gets_nothing_that_no_node_opens(archive):
+    weights = {name for name in archive if name.endswith(".safetensors")}
+    assert weights == {"demo/paper_doll_base.safetensors", "demo/anydressing/paper_doll.safetensors"}
+    assert not [name for name in archive if name.startswith(("tests/", "benchmarks/", "dev/", ".ci/", ".github/"))]
 
 
 def test_the_command_runs_from_anywhere_and_imports_no_torch(wheel, tmp_path):
