@@ -230,12 +230,12 @@ def sample(
         why = "A picture is made from a prompt and garments, or people are taken from a manifest."
         raise refusal("anydressing sample", "needs one of --prompt and --manifest", why, "give exactly one of them.")
     if manifest is not None:
-        wish = FromManifest(manifest, split.value, count)
+        wanted = FromManifest(manifest, split.value, count)
     else:
-        wish = Prompted(prompt or "", [garment_of(text) for text in garment or []], count)
+        wanted = Prompted(prompt or "", [garment_of(text) for text in garment or []], count)
     settings, hardware = SamplingSettings(steps, guidance, strength, seed), hardware_of(precision, device)
     with _course() as course:
-        written = sample_to_folder(file, base, out, wish, settings, hardware, tokenizer=tokenizer, course=course)
+        written = sample_to_folder(file, base, out, wanted, settings, hardware, tokenizer=tokenizer, course=course)
     typer.echo(f"{len(written)} pictures in {out}.")
 
 

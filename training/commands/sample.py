@@ -42,7 +42,7 @@ class FromManifest:
     count: int = 1
 
 
-Wish = Prompted | FromManifest
+Wanted = Prompted | FromManifest
 Made = tuple[Person, dict[str, object]]
 """A person to be sampled, and what stands beside her picture."""
 
@@ -51,7 +51,7 @@ def sample_to_folder(
     file: Path,
     base: Path,
     out: Path,
-    wish: Wish,
+    wanted: Wanted,
     settings: SamplingSettings,
     hardware: WantedHardware,
     *,
@@ -65,7 +65,7 @@ def sample_to_folder(
     checkpoint = load_file(file)
     loaded = load_base(base, hardware.for_file(checkpoint.info.trained_in), tokenizer=tokenizer)
     model, info = dressing_model(checkpoint, loaded), checkpoint.info
-    made = _people_of(wish, info, loaded) if isinstance(wish, FromManifest) else _prompted(wish, info, loaded)
+    made = _people_of(wanted, info, loaded) if isinstance(wanted, FromManifest) else _prompted(wanted, info, loaded)
     out.mkdir(parents=True, exist_ok=True)
     no_text = loaded.encode_text([""])[0]
     total, done = len(made) * settings.steps, 0
@@ -90,14 +90,14 @@ def _write(path: Path, picture: Picture, made_from: dict[str, object]) -> Path:
     return path
 
 
-def _people_of(wish: FromManifest, info: CheckpointInfo, base: BaseModel) -> list[Made]:
-    manifest = read_manifest(wish.manifest)
+def _people_of(wanted: FromManifest, info: CheckpointInfo, base: BaseModel) -> list[Made]:
+    manifest = read_manifest(wanted.manifest)
     items = [
-        item for item in manifest.of_split(wish.split) if any(garment.slot in info.slots for garment in item.garments)
-    ][: wish.count]
+        item for item in manifest.of_split(wanted.split) if any(garment.slot in info.slots for garment in item.garments)
+    ][: wanted.count]
     if not items:
-        why = f"Nobody in its split {wish.split!r} wears {' or '.join(info.slots)}, as this file dresses people."
-        name = f"Manifest {str(wish.manifest)!r}"
+        why = f"Nobody in its split {wanted.split!r} wears {' or '.join(info.slots)}, as this file dresses people."
+        name = f"Manifest {str(wanted.manifest)!r}"
         raise refusal(name, "has nobody to sample", why, "choose the other --split, or other data.")
     made: list[Made] = []
     for item, text in zip(items, base.encode_text([item.caption for item in items]), strict=True):
@@ -113,19 +113,19 @@ def _people_of(wish: FromManifest, info: CheckpointInfo, base: BaseModel) -> lis
     return made
 
 
-def _prompted(wish: Prompted, info: CheckpointInfo, base: BaseModel) -> list[Made]:
-    unknown = sorted({slot for slot, _ in wish.garments} - set(info.slots))
-    if unknown or not wish.garments:
+def _prompted(wanted: Prompted, info: CheckpointInfo, base: BaseModel) -> list[Made]:
+    unknown = sorted({slot for slot, _ in wanted.garments} - set(info.slots))
+    if unknown or not wanted.garments:
         what = f"Garment kind {unknown[0]!r}" if unknown else "No garment"
         known = ", ".join(info.slots)
         raise refusal(what, "was given", f"This file dresses people in: {known}.", "write --garment KIND=PICTURE.")
-    worn = [_encoded(slot, (_source(path),), info, base) for slot, path in wish.garments]
-    text = base.encode_text([wish.prompt])[0]
+    worn = [_encoded(slot, (_source(path),), info, base) for slot, path in wanted.garments]
+    text = base.encode_text([wanted.prompt])[0]
     source: dict[str, object] = {
-        "prompt": wish.prompt,
-        "garments": {slot: str(path) for slot, path in wish.garments},
+        "prompt": wanted.prompt,
+        "garments": {slot: str(path) for slot, path in wanted.garments},
     }
-    return [(Person(f"{index:04d}", text, worn), source) for index in range(wish.count)]
+    return [(Person(f"{index:04d}", text, worn), source) for index in range(wanted.count)]
 
 
 def _encoded(

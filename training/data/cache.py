@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.digests import content_key
-from ...anydressing_core.latents import is_whole
+from ...anydressing_core.latents import Size, is_whole
 from ...anydressing_core.refusals import refusal
 from ..defaults import MOST_BAD
 from ..progress import UNWATCHED, Course
@@ -35,16 +35,7 @@ from .edges import THRESHOLDS, canny_edges
 from .encoders import Encoders
 from .entries import Entries, unwritable
 from .manifest import Item, Manifest, WornGarment
-from .pictures import (
-    READ_AT_ONCE,
-    BadPictureError,
-    Size,
-    Source,
-    cut_out,
-    flat_lay,
-    person_picture,
-    worn_mask,
-)
+from .pictures import READ_AT_ONCE, BadPictureError, Source, cut_out, flat_lay, person_picture, worn_mask
 
 VERSION = 1
 """To be raised whenever this module or `pictures` makes other entries of the same files."""
@@ -57,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CachePlan:
     """What of a data set a run reads.
 
     resolution: height, width in pixels, in whole latent cells. slots: garments of others are passed over, and people
@@ -73,7 +64,13 @@ class Wanted:
 
 
 def build_cache(
-    manifest: Manifest, encoders: Encoders, folder: Path, wanted: Wanted, *, batch: int = 8, course: Course = UNWATCHED
+    manifest: Manifest,
+    encoders: Encoders,
+    folder: Path,
+    needs: CachePlan,
+    *,
+    batch: int = 8,
+    course: Course = UNWATCHED,
 ) -> CachedData:
     """Open the cache of one split, verify what it holds and build what is missing.
 
@@ -81,13 +78,13 @@ def build_cache(
     pictures encoded at once. Raises ValueError for too many bad people or none left, StoppedError when it is stopped,
     and OSError, with its errno, when the disk is full or refuses.
     """
-    assert is_whole(wanted.resolution)
-    wearing = _wearing(manifest.of_split(wanted.split), wanted.slots)
-    left_out = len(manifest.of_split(wanted.split)) - len(wearing)
+    assert is_whole(needs.resolution)
+    wearing = _wearing(manifest.of_split(needs.split), needs.slots)
+    left_out = len(manifest.of_split(needs.split)) - len(wearing)
     if left_out:
         everyone = left_out + len(wearing)
-        logger.warning("%d of %d people wear none of %s: left out.", left_out, everyone, ", ".join(wanted.slots))
-    entries, plan = Entries(folder), _Plan(encoders, wanted.resolution, wanted.edges)
+        logger.warning("%d of %d people wear none of %s: left out.", left_out, everyone, ", ".join(needs.slots))
+    entries, plan = Entries(folder), _Plan(encoders, needs.resolution, needs.edges)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         names = dict.fromkeys(name for item, worn in wearing for name in _files(item, worn))
         sources, unread = _find_sources(manifest, list(names), course, pool)
@@ -99,11 +96,11 @@ def build_cache(
         if failure is not None:
             bad[person.id] = failure
     bad = {item.id: bad[item.id] for item, _ in wearing if item.id in bad}
-    list_of_bad = _write_quarantine(folder, wanted.split, bad)
-    _refuse_too_many(bad, len(wearing), wanted, list_of_bad)
+    list_of_bad = _write_quarantine(folder, needs.split, bad)
+    _refuse_too_many(bad, len(wearing), needs, list_of_bad)
     usable = tuple(person for person in people if person.id not in bad)
     reasons = {name: str(error) for name, error in bad.items()}
-    return CachedData(entries, wanted.resolution, usable, no_text, reasons, left_out)
+    return CachedData(entries, needs.resolution, usable, no_text, reasons, left_out)
 
 
 Wearing = list[tuple[Item, list[WornGarment]]]
@@ -326,17 +323,17 @@ def _write_quarantine(folder: Path, split: str, bad: Mapping[str, BadPictureErro
     return path
 
 
-def _refuse_too_many(bad: Mapping[str, BadPictureError], total: int, wanted: Wanted, list_of_bad: Path) -> None:
+def _refuse_too_many(bad: Mapping[str, BadPictureError], total: int, needs: CachePlan, list_of_bad: Path) -> None:
     if not total:
         why = "A garment is trained when its slot is one of adapter.slots."
         raise refusal(
-            f"Split {wanted.split!r} of the data", "has nobody to train on", why, "name slots that the data has."
+            f"Split {needs.split!r} of the data", "has nobody to train on", why, "name slots that the data has."
         )
     if not bad:
         return
     named = "; ".join(f"{name}: {error}" for name, error in list(bad.items())[:NAMED_BAD])
-    if len(bad) / total > wanted.most_bad or len(bad) == total:
-        problem = f"have bad pictures; at most {wanted.most_bad:.0%} may"
+    if len(bad) / total > needs.most_bad or len(bad) == total:
+        problem = f"have bad pictures; at most {needs.most_bad:.0%} may"
         remedy = f"mend them or take them out of the manifest; all are listed in {str(list_of_bad)!r}."
         raise refusal(f"{len(bad)} of {total} people", problem, f"{named}.", remedy)
     logger.warning("%d of %d people have bad pictures and are left out: %s.", len(bad), total, named)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...anydressing_core.digests import content_key
+from ...anydressing_core.latents import Size
 from ...anydressing_core.refusals import quote, refusal
 from .entries import Entries
-from .pictures import BadPictureError, Size, Source, person_picture
+from .pictures import BadPictureError, Source, person_picture
 
 
 @dataclass(frozen=True)

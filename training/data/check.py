@@ -16,7 +16,7 @@ from typing import Any
 from transformers import CLIPTokenizer
 
 from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.latents import latent_size
+from ...anydressing_core.latents import Size, latent_size
 from ...anydressing_core.refusals import quote, refusal
 from ...anydressing_core.word_table import POSITIONS, WIDTH, WORDS
 from ..base.tokenizer import load_tokenizer
@@ -26,9 +26,6 @@ from .check_sheet import MOST_DRAWN, draw_check_sheet, evenly
 from .findings import MOST_TOKENS, DataReport, Note
 from .manifest import Item, read_manifest
 from .opening import OpenedPerson, by, open_all
-from .pictures import (
-    Size,
-)
 
 
 def check_data(

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from ...anydressing_core.heat_maps import COLOURS
+from ...anydressing_core.latents import Size
 from ...anydressing_core.pixels import as_pixels
 from ..sheets import (
     BETWEEN,
@@ -29,7 +30,7 @@ from ..sheets import (
 )
 from .findings import Note
 from .opening import OpenedPerson, by
-from .pictures import Size, cut_out, flat_lay, person_picture, worn_mask
+from .pictures import cut_out, flat_lay, person_picture, worn_mask
 
 T = TypeVar("T")
 

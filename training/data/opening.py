@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from ...anydressing_core.latents import Size
 from ...anydressing_core.refusals import quote
 from ..progress import Course
 from .findings import KINDS, MASK_AREA, MOST_CROPPED, MOST_ENLARGED, MOST_GREY, MOST_OVERLAP, Note
@@ -19,7 +20,6 @@ from .manifest import Item, Manifest, WornGarment
 from .pictures import (
     READ_AT_ONCE,
     BadPictureError,
-    Size,
     Source,
     cut_out,
     flat_lay,

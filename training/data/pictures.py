@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...anydressing_core.canvas import canvas_mask, foreground_cells, garment_canvas
+from ...anydressing_core.latents import Size
 from ...anydressing_core.pixels import as_signed
 from ...anydressing_core.refusals import quote
 
@@ -42,7 +43,6 @@ GREYS = range(26, 230)
 """What is clearly neither black nor white: a tenth of the way from both."""
 
 
-Size = tuple[int, int]
 Fault = Literal["unreadable", "mask size", "empty mask", "cut off", "blank"]
 
 

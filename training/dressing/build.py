@@ -15,7 +15,7 @@ from ...anydressing_core.sites import UNetShape
 from ..base.model import BaseModel, load_base
 from ..base.plan import plan_base
 from ..base.tokenizer import load_tokenizer
-from ..data.cache import Wanted, build_cache
+from ..data.cache import CachePlan, build_cache
 from ..data.cached import CachedData
 from ..data.encoders import BaseEncoders
 from ..data.manifest import Item, Manifest, read_manifest
@@ -192,7 +192,7 @@ def _cached(
     most_bad: float | None = None,
 ) -> CachedData:
     most_bad = config.data.most_bad_items if most_bad is None else most_bad
-    wanted = Wanted(config.data.resolution, config.adapter.slots, split, most_bad, config.losses.texture > 0)
+    wanted = CachePlan(config.data.resolution, config.adapter.slots, split, most_bad, config.losses.texture > 0)
     return build_cache(
         manifest, BaseEncoders(base), config.data.cache or manifest.folder / "cache", wanted, course=course
     )

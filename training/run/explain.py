@@ -22,8 +22,8 @@ from .settings import Section
 
 WIDTH = 118  # columns of a commented configuration
 
-Path = tuple[str, ...]
-"""A table's name in a configuration; () for the settings that stand above all tables."""
+TableName = tuple[str, ...]
+"""A table's name in a configuration, part by part; () for the settings that stand above all tables."""
 
 
 def commented_toml(kind: type[RunConfig], preset: str | None = None) -> str:
@@ -76,7 +76,7 @@ in the run's folder.
 """
 
 
-def sections(kind: type[Section], path: Path = ()) -> Iterator[tuple[Path, type[Section]]]:
+def sections(kind: type[Section], path: TableName = ()) -> Iterator[tuple[TableName, type[Section]]]:
     """A configuration and its tables, each with its name, in their order."""
     yield path, kind
     for name, field in kind.model_fields.items():
@@ -165,7 +165,7 @@ def _is_complete(kind: type[RunConfig], values: Mapping[str, Any]) -> bool:
     return True
 
 
-def _is_optional(kind: type[Section], path: Path) -> bool:
+def _is_optional(kind: type[Section], path: TableName) -> bool:
     """Whether a configuration may lack a table."""
     return NoneType in get_args(kind.model_fields[path[0]].annotation)
 

@@ -90,7 +90,8 @@ def _accelerator(config: RunConfig, device: str) -> tuple[Accelerator, Hardware]
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop's own; no variable changes it
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],  # the others wait for caches and previews
     )
-    return accelerator, Hardware(accelerator.device, precision)
+    alone = accelerator.num_processes == 1 and chosen.index is not None
+    return accelerator, Hardware(chosen if alone else accelerator.device, precision)
 
 
 def end_one_of_several(status: int) -> None:

@@ -21,7 +21,7 @@ from comfyui_anydressing.anydressing_core.canvas import canvas_mask, foreground_
 from comfyui_anydressing.training.base.model import BaseModel
 from comfyui_anydressing.training.data import entries as cache_entries
 from comfyui_anydressing.training.data import pictures
-from comfyui_anydressing.training.data.cache import Wanted, build_cache
+from comfyui_anydressing.training.data.cache import CachePlan, build_cache
 from comfyui_anydressing.training.data.edges import canny_edges
 from comfyui_anydressing.training.data.encoders import BaseEncoders
 from comfyui_anydressing.training.data.entries import Entries
@@ -104,7 +104,7 @@ class Data:
 
     def build(self, encoders=None, **changes):
         watched = {name: changes.pop(name) for name in ("progress", "stop") if name in changes}
-        batch, wanted = changes.pop("batch", 8), Wanted(**{"resolution": (H, W), "slots": SLOTS, **changes})
+        batch, wanted = changes.pop("batch", 8), CachePlan(**{"resolution": (H, W), "slots": SLOTS, **changes})
         course = Course(**watched)
         return build_cache(self.manifest(), encoders or self.encoders, self.cache, wanted, batch=batch, course=course)
 
@@ -402,7 +402,7 @@ from checkout import load_package
 
 load_package("pack", Path(root))
 
-from pack.training.data.cache import Wanted, build_cache
+from pack.training.data.cache import CachePlan, build_cache
 from pack.training.data.manifest import read_manifest
 from torch import zeros
 
@@ -430,7 +430,7 @@ class Encoders:
     def encode_text(self, texts):
         return zeros(len(texts), 77, 4)
 
-wanted = Wanted((64, 48), ("upper", "lower"))
+wanted = CachePlan((64, 48), ("upper", "lower"))
 build_cache(read_manifest(Path(folder) / "manifest.jsonl"), Encoders(), Path(cache), wanted, batch=2)
 """
 
@@ -452,7 +452,7 @@ def test_two_builders_at_once_do_no_harm(data):
     manifest = data.manifest()
 
     def build(encoders):
-        return build_cache(manifest, encoders, data.cache, Wanted((H, W), SLOTS), batch=1).digest
+        return build_cache(manifest, encoders, data.cache, CachePlan((H, W), SLOTS), batch=1).digest
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(build, [FakeEncoders(), FakeEncoders()])

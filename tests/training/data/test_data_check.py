@@ -14,7 +14,7 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.heat_maps import COLOURS
 from comfyui_anydressing.training.base import tokenizer as base_tokenizer
-from comfyui_anydressing.training.data.cache import Wanted, build_cache
+from comfyui_anydressing.training.data.cache import CachePlan, build_cache
 from comfyui_anydressing.training.data.check import check_data
 from comfyui_anydressing.training.data.findings import EXAMPLES, KINDS, DataReport, Note
 from comfyui_anydressing.training.data.manifest import read_manifest
@@ -130,7 +130,7 @@ def test_the_expected_cache_is_as_large_as_the_real_one(data, tmp_path):
     data.lines[2]["caption"] = data.lines[0]["caption"]
     (tmp_path / "cache").mkdir()
     manifest = read_manifest(data.manifest())
-    build_cache(manifest, SD15Encoders(), tmp_path / "cache", Wanted((512, 384), ("upper", "lower")))
+    build_cache(manifest, SD15Encoders(), tmp_path / "cache", CachePlan((512, 384), ("upper", "lower")))
     sizes = [path.stat().st_size for path in (tmp_path / "cache").glob("??/*")]
     on_disk = sum(-(-size // 4096) * 4096 for size in sizes) / 2**20
     assert dict(data.check((512, 384)).facts)["cache"].startswith(f"about {on_disk:.1f} MiB")

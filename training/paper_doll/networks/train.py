@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from ...base.model import BaseModel, load_base
-from ...data.cache import Wanted, build_cache
+from ...data.cache import CachePlan, build_cache
 from ...data.encoders import BaseEncoders
 from ...data.manifest import Manifest, read_manifest
 from ...hardware import Hardware
@@ -46,7 +46,7 @@ def _pictures(manifest: Manifest) -> list[Path]:
 
 def _base_task(config: PaperDollConfig, manifest: Manifest, place: Workplace) -> BaseTask:
     base = _frozen_base(config, place)
-    wanted = Wanted(config.data.resolution, SLOTS, most_bad=config.data.most_bad_items, edges=False)
+    wanted = CachePlan(config.data.resolution, SLOTS, most_bad=config.data.most_bad_items, edges=False)
     folder = config.data.cache or manifest.folder / "cache"
     cached = build_cache(manifest, BaseEncoders(base), folder, wanted, course=place.course)
     labels = {item.id: item.labels or {} for item in manifest.items}
