@@ -314,16 +314,16 @@ def _attend(extra: dict[str, Any], widened: bool) -> Attend:
 
 def _only_plain_heads(extra: dict[str, Any]) -> bool:
     if "optimized_attention_override" in extra:
-        _say_once("an attention override")
+        say_once("an attention override")
         return True
     if host_attention.optimized_attention.__name__.startswith("attention_sage"):
-        _say_once("SageAttention")
+        say_once("SageAttention")
         return True
     return False
 
 
 @cache
-def _say_once(what: str) -> None:
+def say_once(what: str) -> None:
     logger.info("AnyDressing: %s is active; garments with a null token or regions use PyTorch attention.", what)
 
 

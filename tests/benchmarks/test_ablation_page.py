@@ -81,6 +81,6 @@ def test_words_around_the_figures_stay(written, tmp_path):
 
 def test_a_page_without_a_place_for_figures_is_left_alone(written, tmp_path):
     (tmp_path / "ablation.md").write_text("Only words.\n")
-    with pytest.raises(ValueError, match="must hold the lines"):
+    with pytest.raises(ValueError, match="no place for the figures"):
         written({"base-0": {1: 0.2}})
     assert (tmp_path / "ablation.md").read_text() == "Only words.\n"

@@ -555,7 +555,7 @@ def test_an_attention_override_serves_every_plain_call(studio):
 
 
 def test_an_attention_override_is_spared_widened_heads(studio, caplog):
-    importlib.import_module("comfyui_anydressing.nodes.attention_patch")._say_once.cache_clear()
+    importlib.import_module("comfyui_anydressing.nodes.attention_patch").say_once.cache_clear()
     caplog.set_level("INFO")
     file = studio.random_file("null", null_token=True)
     garments = [studio.garment("upper", file=file)]

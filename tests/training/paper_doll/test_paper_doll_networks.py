@@ -97,7 +97,7 @@ def test_half_of_the_garments_are_dyed_and_their_colours_then_not_asked_for(mani
     for position in range(80):
         draw = Draw(0, 1, position, position % len(data))
         picture, truth = data.sample(draw)
-        item = data._items[draw.item]
+        item = data.items[draw.item]
         view = VIEWS[draw.integer(len(VIEWS), "view")]
         before, _ = data.view(item, view, draw.integer(len(item.garments), "garment"))
         amounts, as_before = picture.mean((1, 2)), before.mean((1, 2))  # moving and mirroring change none

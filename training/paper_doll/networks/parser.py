@@ -73,18 +73,18 @@ class ParsingData:
     """People with the part that each pixel belongs to. base: fingerprint of the base model that they are seen through."""
 
     def __init__(self, manifest: Manifest, split: str, base: str) -> None:
-        self._manifest, self._items = manifest, manifest.of_split(split)
+        self._manifest, self.items = manifest, manifest.of_split(split)
         self.digest = hashlib.sha256(f"{manifest.digest} {split} parts {base}".encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def name(self, item: int) -> str:
-        return self._items[item].id
+        return self.items[item].id
 
     def sample(self, draw: Draw) -> tuple[Tensor, Tensor]:
         """A picture (3, H, W) in [0, 1], sometimes softened, dyed or mirrored, and its parts (H, W) long."""
-        item = self._items[draw.item]
+        item = self.items[draw.item]
         assert item.person_mask is not None
         picture = read_unit(self._manifest.path(item.image))
         parts = torch.zeros(picture.shape[-2:], dtype=torch.long)

@@ -35,15 +35,15 @@ class RecognitionData:
     """Views of people and garments, with what is true of them."""
 
     def __init__(self, manifest: Manifest, split: str) -> None:
-        self._items = manifest.of_split(split)
+        self.items = manifest.of_split(split)
         self._manifest = manifest
         self.digest = hashlib.sha256(f"{manifest.digest} {split}".encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def name(self, item: int) -> str:
-        return self._items[item].id
+        return self.items[item].id
 
     def sample(self, draw: Draw) -> View:
         """One view, moved a little and sometimes mirrored, and half of the garments dyed.
@@ -51,7 +51,7 @@ class RecognitionData:
         Held-out garments have colours that no training garment of their texture has: without the dye, jeans of another
         blue are not recognised as jeans.
         """
-        item = self._items[draw.item]
+        item = self.items[draw.item]
         view = VIEWS[draw.integer(len(VIEWS), "view")]
         picture, truth = self.view(item, view, draw.integer(len(item.garments), "garment"))
         if view != "person" and draw.uniform("dyed") < 0.5:
