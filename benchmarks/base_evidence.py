@@ -7,6 +7,7 @@ sampled by the real server; everything else is measured on people and garments t
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -40,7 +41,7 @@ STEPS, GUIDANCE = 30, 6.0
 RENDERS, RECONSTRUCTIONS = "held-out renders", "their reconstructions"  # columns of the page
 
 
-def main(runs: list[str]) -> int:
+def main(runs: list[Path]) -> int:
     """Sample, measure and write the page."""
     recipes = [draw_recipe(seed, "held_out") for seed in PROMPTS]
     pictures = sampled([recipe.caption for recipe in recipes])
@@ -53,7 +54,7 @@ def main(runs: list[str]) -> int:
     print("Measuring", flush=True)
     autoencoder_sheet(base, real[:6]).save(FOLDER / "base_autoencoder.jpg", quality=90)
     found = measured(base, real, recipes, pictures)
-    curves = [curve(Path(run)) for run in runs]
+    curves = [curve(run) for run in runs]
     if curves:
         plot(curves).save(FOLDER / "base_curves.png")
     (FOLDER / "base.md").write_text(page(found, facts(), bool(curves)), encoding="utf-8")
@@ -270,4 +271,6 @@ def _autoencoder(found: Found) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.base_evidence", description=__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="a run folder whose curve is shown")
+    sys.exit(main(parser.parse_args().runs))

@@ -7,6 +7,7 @@ python -m benchmarks.dressing_evidence FOLDER
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from functools import partial
@@ -76,4 +77,6 @@ among the figures. What each figure says: [README](README.md#figures).
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dressing_evidence", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what `anydressing evaluate` wrote")
+    sys.exit(main(parser.parse_args().folder))
