@@ -234,7 +234,7 @@ def sample(
     else:
         wanted = Prompted(prompt or "", [garment_of(text) for text in garment or []], count)
     settings, hardware = SamplingSettings(steps, guidance, strength, seed), hardware_of(precision, device)
-    with _course() as course:
+    with _course(f"Finished pictures are in {out}; the same command makes all of them again.") as course:
         written = sample_to_folder(file, base, out, wanted, settings, hardware, tokenizer=tokenizer, course=course)
     typer.echo(f"{len(written)} pictures in {out}.")
 
@@ -338,8 +338,11 @@ def _display() -> Any:
 
 
 @contextmanager
-def _course() -> Iterator[Course]:
-    """Long work that a person watches, and that Ctrl-C and SIGTERM stop; the command then ends with their status."""
+def _course(then: str = "What is finished is kept: the same command goes on from there.") -> Iterator[Course]:
+    """Long work that a person watches, and that Ctrl-C and SIGTERM stop; the command then ends with their status.
+
+    then: what stopping it means.
+    """
     from .progress import Course, StoppedError
     from .run.interrupts import catch_signals
 
@@ -347,7 +350,7 @@ def _course() -> Iterator[Course]:
         try:
             yield Course(display.work, lambda: bool(interrupts))
         except StoppedError as stopped:
-            typer.echo(f"{stopped} What is finished is kept: the same command goes on from there.")
+            typer.echo(f"{stopped} {then}")
             raise typer.Exit(interrupts.exit_status) from stopped
 
 

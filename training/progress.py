@@ -14,7 +14,10 @@ T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """Long work was stopped on request; what was finished is kept, and the same work goes on from there."""
+    """Long work was stopped on request. what: is being done, `done` of `total` are."""
+
+    def __init__(self, what: str, done: int, total: int) -> None:
+        super().__init__(f"Stopped at {what}, {done} of {total}.")
 
 
 def untold(what: str, done: int, total: int) -> None:
@@ -44,7 +47,7 @@ class Course:
     def go_on(self, what: str, done: int, total: int) -> None:
         """Tell how far the work is. Raises StoppedError when it is to stop."""
         if self.stop():
-            raise StoppedError(f"Stopped at {what}, {done} of {total}.")
+            raise StoppedError(what, done, total)
         self.progress(what, done, total)
 
 

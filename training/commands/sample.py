@@ -42,6 +42,8 @@ class FromManifest:
     count: int = 1
 
 
+AT_ONCE = 4  # pictures, as the previews sample them
+
 Wanted = Prompted | FromManifest
 Made = tuple[Person, dict[str, object]]
 """A person to be sampled, and what stands beside her picture."""
@@ -58,9 +60,10 @@ def sample_to_folder(
     tokenizer: Path | None = None,
     course: Course = UNWATCHED,
 ) -> list[Path]:
-    """Write `NAME.png` and `NAME.json` for each picture and return the pictures' paths.
+    """Write `NAME.png` and `NAME.json` for each picture, as soon as it is there, and return the pictures' paths.
 
-    file: an AnyDressing file or a run. Raises ValueError in the user's words, StoppedError when it is stopped.
+    file: an AnyDressing file or a run. Raises ValueError in the user's words, StoppedError, between two steps, when it is
+    stopped.
     """
     checkpoint = load_file(file)
     loaded = load_base(base, hardware.for_file(checkpoint.info.trained_in), tokenizer=tokenizer)
@@ -75,13 +78,18 @@ def sample_to_folder(
         done += pictures
         course.go_on("sampling", done, total)
 
-    people = [person for person, _ in made]
-    pictures = sample_people(model, loaded, people, no_text, settings, size=info.resolution, tick=tick)
     made_from = {"file": str(file), "base": str(base), "base_sha256": loaded.sha256, **loaded.hardware.told()}
-    return [
-        _write(out / f"{person.name}.png", picture, {**made_from, **source, **asdict(settings)})
-        for (person, source), picture in zip(made, pictures, strict=True)
-    ]
+    written: list[Path] = []
+    for start in range(0, len(made), AT_ONCE):
+        some = made[start : start + AT_ONCE]
+        people = [person for person, _ in some]
+        pictures = sample_people(
+            model, loaded, people, no_text, settings, size=info.resolution, batch=AT_ONCE, tick=tick
+        )
+        for (person, source), picture in zip(some, pictures, strict=True):
+            beside = {**made_from, **source, **asdict(settings)}
+            written.append(_write(out / f"{person.name}.png", picture, beside))
+    return written
 
 
 def _write(path: Path, picture: Picture, made_from: dict[str, object]) -> Path:

@@ -24,7 +24,7 @@ from ..losses.dists import load_dists
 from ..model.adapter import Adapter
 from ..model.dressing import DressingModel
 from ..model.people import EncodedGarment
-from ..progress import Course, StoppedError
+from ..progress import Course
 from ..run.start import Workplace
 from .config import UNKNOWN, UNTITLED, TrainConfig
 from .export import START
@@ -163,20 +163,16 @@ def _caches(
     config: TrainConfig, base: BaseModel, manifest: Manifest, new_slots: Sequence[str], place: Workplace
 ) -> tuple[CachedData, CachedData]:
     """The people who are trained on, and those who sit for the previews: held-out ones where the data has some."""
+    cached = _cached(config, base, manifest, "train", place.course)
+    held_out = _wearing(manifest.of_split("held_out"), new_slots or config.adapter.slots)
+    sitting = Manifest(manifest.folder, held_out[: config.preview.people], manifest.digest)
+    if not (sitting.items and config.preview.every):
+        return cached, cached
     try:
-        cached = _cached(config, base, manifest, "train", place.course)
-        held_out = _wearing(manifest.of_split("held_out"), new_slots or config.adapter.slots)
-        sitting = Manifest(manifest.folder, held_out[: config.preview.people], manifest.digest)
-        if not (sitting.items and config.preview.every):
-            return cached, cached
-        try:
-            return cached, _cached(config, base, sitting, "held_out", place.course, most_bad=1.0)
-        except ValueError as error:  # no preview is worth a run
-            place.display.say(f"Nobody who is held out can sit for the previews; others do. {error}")
-            return cached, cached
-    except StoppedError as stopped:
-        place.display.say(f"{stopped} What is built is kept. Go on with --resume.")
-        raise SystemExit(place.interrupts.exit_status) from stopped
+        return cached, _cached(config, base, sitting, "held_out", place.course, most_bad=1.0)
+    except ValueError as error:  # no preview is worth a run
+        place.display.say(f"Nobody who is held out can sit for the previews; others do. {error}")
+        return cached, cached
 
 
 def _wearing(items: Sequence[Item], slots: Sequence[str]) -> list[Item]:

@@ -23,6 +23,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from ...anydressing_core.refusals import refusal
+from ..progress import StoppedError
 from .config import RunConfig
 from .display import Display
 from .events import RunLog
@@ -43,10 +44,6 @@ class _Share:
     oom: bool = False
     broken: bool = False
     failure: ValueError | None = None
-
-
-class _PreviewStoppedError(Exception):
-    """Somebody wants the run to stop, so its preview does."""
 
 
 class Trainer:
@@ -377,7 +374,7 @@ class Trainer:
                 with self.averaged(), torch.no_grad(), self.accelerator.autocast():
                     self.task.preview(self.step, self._watch)
                 self._log.event("preview", step=self.step)
-            except _PreviewStoppedError:
+            except StoppedError:
                 self._log.event("preview stopped", step=self.step)
             except Exception as error:  # a picture is never worth a run
                 self._log.event("preview failed", step=self.step, reason=repr(error))
@@ -386,7 +383,7 @@ class Trainer:
 
     def _watch(self, what: str, done: int, total: int) -> None:
         if self._interrupts:
-            raise _PreviewStoppedError
+            raise StoppedError(what, done, total)
         if done:
             self.display.work(what, done, total)
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.refusals import refusal
 from ..hardware import Hardware, choose_device, training_precision
-from ..progress import Course
+from ..progress import Course, StoppedError
 from .config import RunConfig, parse_config
 from .display import Display, open_display
 from .events import require_tensorboard
@@ -57,7 +57,7 @@ def train(
 
     make_task: builds what is trained, caches included, once the folder is ours. device: as `choose_device` takes it.
     Under `accelerate launch` every process calls this. Raises ValueError in the user's words, OSError when the disk
-    refuses.
+    refuses, SystemExit when it is stopped before the first step.
     """
     if config.tensorboard:
         require_tensorboard()
@@ -71,7 +71,11 @@ def train(
         catch_signals() as interrupts,
         closing(open_display(console if main else Console(quiet=True, force_terminal=False))) as display,
     ):
-        task = make_task(config, Workplace(run, accelerator, hardware, display, interrupts))
+        try:
+            task = make_task(config, Workplace(run, accelerator, hardware, display, interrupts))
+        except StoppedError as stopped:
+            display.say(f"{stopped} What is built is kept. Go on with --resume.")
+            raise SystemExit(interrupts.exit_status) from stopped
         accelerator.wait_for_everyone()
         outcome = Trainer(task, config, run, accelerator, display).train(interrupts)
         accelerator.wait_for_everyone()

@@ -167,12 +167,17 @@ def test_a_signal_ends_a_run_saved_and_its_folder_is_its_own(commands, config, t
     assert [event["signal"] for event in read_events(run) if event["event"] == "stop"] == ["SIGINT", "SIGTERM"]
 
 
-@pytest.mark.parametrize("verb", [("data", "cache"), ("train",)])
+UNET = ("train-base", "--set", 'network="unet"', "--set", "data.resolution=[64, 48]")
+
+
+@pytest.mark.parametrize("verb", [("data", "cache"), ("train",), UNET], ids=["data cache", "train", "train-base"])
 def test_a_signal_while_the_caches_are_built_keeps_what_is_there(commands, make_config, small_data, tmp_path, verb):
     data = shutil.copytree(small_data.parent, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
-    command = commands.start(
-        *verb, make_config(tmp_path / "config.toml", tmp_path / "run", manifest=data / "manifest.jsonl")
-    )
+    path = tmp_path / "config.toml"
+    make_config(path, tmp_path / "run", manifest=data / "manifest.jsonl")
+    if verb is UNET:
+        path.write_text("steps = 2\n" + path.read_text().partition("\n")[2])  # the preset is another command's
+    command = commands.start(*verb, path)
     wait_for(lambda: "reading files" in command.output)
     command.kill(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM, command.output
@@ -499,6 +504,27 @@ def test_a_sample_says_what_it_was_made_from(finished, commands, small_base, sma
         "guidance": 6.0,
         "strength": 0.7,
     }
+
+
+def test_a_sample_that_is_stopped_keeps_the_pictures_that_are_finished(
+    finished, commands, small_base, small_data, tmp_path
+):
+    shirt = small_data.parent / "g" / "train-0000000_upper.png"
+    wanted = ("--prompt", "a woman", "--garment", f"upper={shirt}", "--count", 1000, "--steps", 5)
+    command = commands.start("sample", finished, "--base", small_base, "--out", tmp_path / "out", *wanted)
+    wait_for((tmp_path / "out" / "0003.json").exists)
+    command.kill(signal.SIGINT)
+    assert command.wait() == 128 + signal.SIGINT, command.output
+    said = in_words(command.output)
+    assert "Stopped at sampling" in said
+    assert "of 5000" in said
+    assert f"Finished pictures are in {tmp_path / 'out'}" in said
+    pictures = sorted((tmp_path / "out").glob("*.png"))
+    assert 4 <= len(pictures) < 1000
+    for picture in pictures:
+        with Image.open(picture) as opened:
+            assert opened.size == (48, 64)
+        assert json.loads(picture.with_suffix(".json").read_text())["prompt"] == "a woman"
 
 
 @pytest.mark.parametrize(

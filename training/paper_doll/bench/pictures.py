@@ -107,7 +107,7 @@ def make_pictures(
 
     def tick(pictures: int) -> None:
         if course.stop():
-            raise StoppedError(f"Stopped at {what}, {done} of {plan.count}.")
+            raise StoppedError(what, done, plan.count)
 
     for start in range(0, len(todo), plan.at_once):
         course.go_on(what, done, plan.count)

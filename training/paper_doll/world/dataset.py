@@ -72,7 +72,7 @@ def write_dataset(
             course.progress(PAINTING, done, count)
         os.fsync(lines.fileno())
     if done < count:
-        raise StoppedError(f"Stopped at {PAINTING}, {done} of {count}.")
+        raise StoppedError(PAINTING, done, count)
     return manifest
 
 
