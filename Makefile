@@ -1,4 +1,5 @@
-# Everything here builds .venv and fetches ComfyUI first, once; python3 (3.10 or newer, with venv) is all it asks for.
+# Everything here builds .venv first, and all but `make quick` fetches ComfyUI, once; python3 (3.10 or newer, with venv) is
+# all it asks for.
 PYTHON ?= python3
 ARGS ?=
 
@@ -8,7 +9,7 @@ QUICK = tests/core tests/training/losses tests/training/test_hardware.py tests/t
 	tests/training/run/test_explain.py tests/training/run/test_noise.py tests/training/run/test_events.py \
 	tests/test_boundaries.py tests/test_docs.py tests/test_style.py
 
-.PHONY: help demo ui quick test setup
+.PHONY: help demo ui quick test setup tools
 
 help:
 	@echo "make demo   dress somebody: real ComfyUI, shipped workflow, one picture in output/"
@@ -26,7 +27,10 @@ demo: setup
 ui: setup
 	@.venv/bin/python -m dev.ui
 
-quick: setup
+tools:
+	@$(PYTHON) -m dev.setup --tools
+
+quick: tools
 	@.venv/bin/pytest -q -k "not pyright" $(QUICK) $(ARGS)
 
 # Not `python -m pytest`: that puts this folder on sys.path, where ComfyUI's `import nodes` would find ours.

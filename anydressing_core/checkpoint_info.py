@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
-from .latents import is_whole
+from .latents import LEAST_SIDE, MOST_SIDE, is_whole
 from .refusals import is_text, quote, refusal
 from .sites import SD15, UNetShape, parse_unet_config
 
@@ -162,7 +162,7 @@ def _read_resolution(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError
     height, width = int(match[1]), int(match[2])
-    if not is_whole((height, width)) or not all(16 <= side <= 2048 for side in (height, width)):
+    if not is_whole((height, width)) or not all(LEAST_SIDE <= side <= MOST_SIDE for side in (height, width)):
         raise ValueError
     return height, width
 

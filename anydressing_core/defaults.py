@@ -14,3 +14,9 @@ STRENGTH = 0.7
 
 RESOLUTION = (768, 576)
 """Height and width in pixels, of people and garments alike (D10)."""
+
+LAMBDA1, LAMBDA2 = 0.01, 0.001
+"""The weights of L_loc and L_texture (Eq. 15)."""
+
+ETA = 350
+"""The last timestep at which L_texture acts (Eq. 11)."""

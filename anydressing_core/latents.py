@@ -6,6 +6,9 @@ from __future__ import annotations
 CELL = 8
 """Pixels of one latent cell along each axis: SD1.5's autoencoder and the demo's halve a picture three times."""
 
+LEAST_SIDE, MOST_SIDE = 16, 2048
+"""Pixels of the sides of a picture that a file may be made for."""
+
 Size = tuple[int, int]
 """Height and width."""
 

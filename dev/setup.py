@@ -2,7 +2,7 @@
 """Builds what `make demo`, `make ui` and `make test` need: .venv with everything in it, and a ComfyUI.
 
 `python3 -m dev.setup` is run by the system's own Python, so it uses the standard library alone. A second run finds nothing to
-do, in well under a second.
+do, in well under a second. `--tools` leaves ComfyUI out, which is enough for `make quick`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .comfyui import CHECKOUT, OLDEST, PINNED, STORE, ComfyUIMissingError, fetch, find, find_or_fetch, is_comfyui
@@ -22,6 +23,7 @@ VENV = CHECKOUT / ".venv"
 PYTHON = VENV / "bin" / "python"
 COMMAND = VENV / "bin" / "anydressing"
 STAMP = VENV / "anydressing-setup"  # written last: without it, or with another content, the environment is not complete
+TOOLS_STAMP = VENV / "anydressing-tools"  # the same for one without ComfyUI
 
 OLDEST_PYTHON = (3, 10)
 PINNED_PYTHON = (3, 11)  # constraints.txt names versions that older Pythons cannot have
@@ -55,11 +57,14 @@ class SetupError(RuntimeError):
     """A step did not work; the message says which and what to do."""
 
 
-def main() -> int:
-    """Build what is missing. Returns the exit status."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Build what is missing; with `--tools`, all but ComfyUI. Returns the exit status."""
     try:
         check_python()
-        set_up()
+        if "--tools" in arguments:
+            set_up_tools()
+        else:
+            set_up()
     except (SetupError, ComfyUIMissingError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -94,6 +99,21 @@ def set_up() -> None:
     print(f"Set up in {time.monotonic() - started:.0f} s.\n", flush=True)
 
 
+def set_up_tools() -> None:
+    """Build .venv without ComfyUI, unless it is there, with or without one."""
+    stamp = stamp_for(None)
+    files = all(file.exists() for file in (PYTHON, COMMAND, TOOLS_STAMP))
+    if is_set_up() or (files and TOOLS_STAMP.read_text(encoding="utf-8") == stamp):
+        return
+    print(
+        "Setting up the tools. The first time: some 3 GB of downloads, 5 GB on the disk, 2 to 10 minutes.", flush=True
+    )
+    make_venv()
+    install(None)
+    write_command()
+    TOOLS_STAMP.write_text(stamp, encoding="utf-8")
+
+
 def is_set_up() -> bool:
     """Say whether nothing has changed since the last complete set-up."""
     comfyui = find() or STORE / PINNED.version
@@ -102,9 +122,9 @@ def is_set_up() -> bool:
     return built and STAMP.read_text(encoding="utf-8") == stamp_for(comfyui)
 
 
-def stamp_for(comfyui: Path) -> str:
+def stamp_for(comfyui: Path | None) -> str:
     """Return a fingerprint of all that decides what a complete set-up contains."""
-    files = (*(CHECKOUT / name for name in INPUTS), comfyui / "requirements.txt")
+    files = [CHECKOUT / name for name in INPUTS] + ([] if comfyui is None else [comfyui / "requirements.txt"])
     digest = hashlib.sha256(f"{sys.version_info[:2]} {comfyui}".encode())
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -140,12 +160,13 @@ def get_comfyui() -> Path:
     return comfyui
 
 
-def install(comfyui: Path) -> None:
-    """Install everything with uv: ComfyUI's requirements, the pack's, the trainer's and the tests'."""
-    step(3, "Installing torch, ComfyUI's requirements, the trainer's and the tests' tools")
+def install(comfyui: Path | None) -> None:
+    """Install everything with uv: ComfyUI's requirements where there is one, the pack's, the trainer's and the tests'."""
+    theirs = "" if comfyui is None else "ComfyUI's requirements, "
+    step(3, f"Installing torch, {theirs}the trainer's and the tests' tools")
     trainer = ("--extra", "train") if sys.version_info >= PINNED_PYTHON else ()  # it needs 3.11, the nodes do not
     requirements = [
-        *("-r", comfyui / "requirements.txt"),
+        *(() if comfyui is None else ("-r", comfyui / "requirements.txt")),
         *("-r", CHECKOUT / "requirements.txt"),
         *("-r", CHECKOUT / "pyproject.toml", *trainer, "--extra", "dev"),
         *("-c", constraints_file(comfyui)),
@@ -218,4 +239,4 @@ def dotted(version: tuple[int, ...]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -193,7 +193,7 @@ def environment(tmp_path, monkeypatch):
     (venv / "bin" / "python").touch()
     (venv / "bin" / "anydressing").touch()
     places = {"CHECKOUT": checkout, "VENV": venv, "PYTHON": venv / "bin" / "python", "STAMP": venv / "stamp"}
-    places["COMMAND"] = venv / "bin" / "anydressing"
+    places |= {"COMMAND": venv / "bin" / "anydressing", "TOOLS_STAMP": venv / "tools"}
     for name, value in {**places, "STORE": tmp_path / "store", "find": lambda: None}.items():
         monkeypatch.setattr(setup, name, value)
     (venv / "stamp").write_text(setup.stamp_for(home))
@@ -235,6 +235,23 @@ def test_another_comfyui_means_another_set_up(environment, tmp_path, monkeypatch
 
 def test_new_requirements_of_comfyui_mean_another_set_up(environment, tmp_path):
     (tmp_path / "store" / "0.30.0" / "requirements.txt").write_text("torch\nnew-thing\n")
+    assert not setup.is_set_up()
+
+
+def test_the_tools_are_in_a_complete_set_up(environment, monkeypatch):
+    monkeypatch.setattr(setup, "run", lambda command, *_: pytest.fail(f"ran {command}"))
+    assert setup.main(["--tools"]) == 0
+
+
+def test_the_tools_are_set_up_without_comfyui_and_once(environment, monkeypatch):
+    setup.STAMP.unlink()
+    ran = []
+    monkeypatch.setattr(setup, "make_venv", lambda: None)
+    monkeypatch.setattr(setup, "get_comfyui", lambda: pytest.fail("fetched ComfyUI"))
+    monkeypatch.setattr(setup, "run", lambda command, *_: ran.append([str(word) for word in command]))
+    assert setup.main(["--tools"]) == setup.main(["--tools"]) == 0
+    assert len(ran) == 1
+    assert [word for word in ran[0] if word.endswith("requirements.txt")] == [str(environment / "requirements.txt")]
     assert not setup.is_set_up()
 
 

@@ -7,35 +7,71 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..run.config import Base, RunConfig
+from ...anydressing_core.defaults import ETA, LAMBDA1, LAMBDA2, STRENGTH
+from ..data.manifest import Slot
+from ..defaults import MOST_BAD
+from ..run.config import Base, Data, Memory, RunConfig, SampledPreview
 from ..run.settings import Fraction, Positive, Retired, Section, setting
 
 PRESETS = Path(__file__).parents[1] / "presets"
 UNTITLED, UNKNOWN = "untitled", "unknown"  # a file that is started from may know better
 
-Slot = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+
+class DressingData(Data):
+    """What is trained on, and what the file will say of it."""
+
+    cache: Path | None = setting(
+        None,
+        "Where latents, masks and embeddings are kept, for all runs on this data; left out, beside the manifest.",
+        unit="a folder",
+    )
+    most_bad_items: Fraction = setting(
+        MOST_BAD,
+        "When the pictures of more people than this cannot be used, nothing is trained.",
+        unit="share of people",
+    )
+    licence: str = setting("not stated", "The licence of the data, which the file will carry.", unit="a line of text")
+
+
+class DressingMemory(Memory):
+    """What fits the run onto a smaller card, at the cost of time."""
+
+    checkpointing: bool = setting(
+        False, "Whether activations are computed again in the backward pass instead of kept.", unit="yes or no"
+    )
+
+
+class DressingPreview(SampledPreview):
+    """Pictures that are sampled while training, as `anydressing sample` makes them."""
+
+    people: Positive = setting(4, "How many people are shown, held-out ones where the data has some.", unit="people")
+    strength: float = setting(STRENGTH, "How strongly garments act: lambda of Eq. 6.", unit="factor", ge=0)
 
 
 class AdapterSettings(Section):
     """What is trained, and what the file will say of itself."""
 
     slots: tuple[Slot, ...] = setting(
-        ("upper", "lower"), "The garment kinds; each has a LoRA of its own.", unit="words of a-z, 0-9 and _"
+        ("upper", "lower"), "The garment kinds; each has a LoRA of its own.", unit="garment kinds", min_length=1
     )
-    rank: int = setting(64, "Of each LoRA (D5).", unit="rank", ge=1, le=4096)
+    rank: int = setting(64, "How many directions of change each LoRA has.", unit="rank", ge=1, le=4096)
     alpha: Annotated[float, Field(gt=0)] | None = setting(
         None, "A LoRA's update is alpha / rank times what is trained; left out, alpha is the rank.", unit="factor"
     )
     feature_tap: Literal["attn_input", "attn_output"] = setting(
         "attn_input",
-        "Which tensor of a site is a garment's features: its input, or what attention makes of it (D1).",
-        unit="a word",
+        "Which tensor of an attention layer is a garment's features: its input, or what attention makes of it.",
+        unit="tensor",
     )
-    null_token: bool = setting(True, "Whether a pixel may attend to no garment (D2).", unit="yes or no")
+    null_token: bool = setting(
+        True, "Whether a pixel may attend to no garment, by a key of its own with a zero value.", unit="yes or no"
+    )
     garment_tokens: Literal["all", "foreground"] = setting(
-        "all", "Whether the whole garment picture takes part, or the cells alone that show the garment.", unit="a word"
+        "all",
+        "Whether the whole garment picture takes part, or only those of its cells that show the garment.",
+        unit="cells",
     )
     init: Path | None = setting(
         None,
@@ -45,6 +81,12 @@ class AdapterSettings(Section):
     title: str = setting(UNTITLED, "What ComfyUI shows as the file's title.", unit="a line of text")
     author: str = setting(UNKNOWN, "Who trained it.", unit="a line of text")
 
+    @model_validator(mode="after")
+    def _each_once(self) -> AdapterSettings:
+        if len(set(self.slots)) < len(self.slots):
+            raise ValueError("slots names a garment kind twice")
+        return self
+
     @property
     def chosen_alpha(self) -> float:
         """alpha, or the rank where it is left out."""
@@ -52,18 +94,40 @@ class AdapterSettings(Section):
 
 
 class Losses(Section):
-    """Eq. 15. How the paper's unsquared norms are read is decision D6: `mse` the mean of squares, `l2` the norm itself."""
+    """L = L_LDM + lambda1 L_loc + lambda2 L_texture (Eq. 15).
 
-    strength: float = setting(1.0, "lambda of Eq. 6 in training (D8).", unit="factor", ge=0)
-    localisation: float = setting(0.01, "lambda1, the weight of L_loc (Eq. 9).", unit="weight", ge=0)
-    texture: float = setting(0.001, "lambda2, the weight of L_texture (Eq. 11); 0 turns it off.", unit="weight", ge=0)
-    eta: int = setting(350, "The last timestep at which L_texture acts.", unit="timestep", ge=0, le=999)
-    localisation_reduction: Literal["mse", "l2"] = setting("l2", "How the norm in L_loc is read.", unit="a word")
+    The paper prints the norms of L_loc and L_hf unsquared. `mse` reads them as the mean of squares, `l2` as the norm itself.
+    """
+
+    strength: float = setting(1.0, "How strongly garments act in training: lambda of Eq. 6.", unit="factor", ge=0)
+    localisation: float = setting(
+        LAMBDA1,
+        "The weight of L_loc (Eq. 9), which teaches attention where each garment is: lambda1.",
+        unit="weight",
+        ge=0,
+    )
+    texture: float = setting(
+        LAMBDA2,
+        "The weight of L_texture (Eq. 11), which compares fabrics in decoded pictures: lambda2. 0 turns it off.",
+        unit="weight",
+        ge=0,
+    )
+    eta: int = setting(
+        ETA,
+        "The last timestep at which L_texture acts; later ones are too noisy.",
+        unit="timestep",
+        ge=0,
+        le=999,
+    )
+    localisation_reduction: Literal["mse", "l2"] = setting("l2", "How the norm in L_loc is read.", unit="norm")
     high_frequency_reduction: Literal["mse", "l2"] = setting(
-        "l2", "How the norm in L_hf (Eq. 13) is read.", unit="a word"
+        "l2", "How the norm in L_hf (Eq. 13) is read.", unit="norm"
     )
     texture_samples: int = setting(
-        0, "At most so many people of a batch are decoded, the rest is made up for; 0 decodes all.", unit="people", ge=0
+        0,
+        "L_texture decodes at most so many people of a batch, drawn by chance, and weighs them for the rest; 0 decodes all.",
+        unit="people",
+        ge=0,
     )
     feature_network: Path | None = setting(
         None,
@@ -73,7 +137,7 @@ class Losses(Section):
 
 
 class Dropout(Section):
-    """What a sample goes without (D9). All garments are never dropped: that branch is the frozen base model."""
+    """What a sample goes without. All garments at once are never dropped: that branch is the base model as it is."""
 
     text: Fraction = setting(0.1, "How often a caption is left out.", unit="share of samples")
     one_garment: Fraction = setting(0.15, "How often one of several garments is left out.", unit="share of samples")
@@ -90,9 +154,14 @@ class TrainConfig(RunConfig):
             ("q,k,v",), "LoRAs update q, k and v. A file that updates the output, too, can be used and trained on."
         ),
     }
-    resumable: ClassVar[frozenset[str]] = RunConfig.resumable | {"base.checkpoint", "losses.feature_network"}
+    resumable: ClassVar[frozenset[str]] = RunConfig.resumable | {
+        *("base.checkpoint", "losses.feature_network", "data.cache", "memory.checkpointing")
+    }
 
-    steps: Positive = setting(100_000, "How long it is trained.", unit="steps")
+    steps: Positive = setting(100_000, "How many steps are trained.", unit="steps")
+    data: DressingData  # pyright: ignore[reportIncompatibleVariableOverride] (frozen)
+    memory: DressingMemory = DressingMemory()  # pyright: ignore[reportIncompatibleVariableOverride] (frozen)
+    preview: DressingPreview = DressingPreview()  # pyright: ignore[reportIncompatibleVariableOverride] (frozen)
     base: Base
     adapter: AdapterSettings = AdapterSettings()
     losses: Losses = Losses()

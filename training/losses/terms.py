@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...anydressing_core.defaults import ETA, LAMBDA1, LAMBDA2
 from ...anydressing_core.pixels import unit_of
 from ...anydressing_core.refusals import refusal
 
@@ -30,9 +31,9 @@ Reduction = Literal["mse", "l2"]
 class LossWeights:
     """lambda1, lambda2 of Eq. 15 and eta of Eq. 11; the defaults are the paper's (Sec. 7.1)."""
 
-    lambda1: float = 0.01
-    lambda2: float = 0.001
-    eta: int = 350
+    lambda1: float = LAMBDA1
+    lambda2: float = LAMBDA2
+    eta: int = ETA
 
     def __post_init__(self) -> None:
         for name, value in (("lambda1", self.lambda1), ("lambda2", self.lambda2)):
@@ -179,7 +180,7 @@ def weighted_sum(ldm: Tensor, localisation: Tensor | float, texture: Tensor | fl
     return ldm + weights.lambda1 * localisation + weights.lambda2 * texture
 
 
-# ---- the texture losses, one decode at a time -----------------------------------------------------------------------
+# ---- which term pulls how much --------------------------------------------------------------------------------------
 
 
 def gradient_norms(losses: Mapping[str, Tensor], probe: Tensor) -> dict[str, float]:

@@ -17,24 +17,23 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tomli_w
 import tomllib
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
-from ...anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS, STRENGTH
-from ...anydressing_core.latents import is_whole
+from ...anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS
 from ...anydressing_core.refusals import refusal
-from ..defaults import MOST_BAD, WantedPrecision
-from .settings import REQUIRED, Fraction, Positive, Retired, Section, setting
+from ..defaults import WantedPrecision
+from .settings import REQUIRED, Decay, Positive, Retired, Section, Side, setting
 
 logger = logging.getLogger(__name__)
 
 
 class Base(Section):
-    """The frozen base model."""
+    """The base model that a run begins with."""
 
     checkpoint: Path = setting(
         REQUIRED,
-        "The Stable Diffusion 1.5 that is dressed: a single file or a diffusers folder.",
-        unit="a .safetensors file or a folder",
+        "Stable Diffusion 1.5, or a model of its layout.",
+        unit="a .safetensors file or a diffusers folder",
         example="sd15.safetensors",
     )
     tokenizer: Path | None = setting(
@@ -50,49 +49,38 @@ class Data(Section):
     manifest: Path = setting(
         REQUIRED, "The people, their garments and masks.", unit="a manifest.jsonl", example="data/manifest.jsonl"
     )
-    resolution: tuple[Positive, Positive] = setting(
-        RESOLUTION, "Height and width of people and garments alike (D10); multiples of 8.", unit="pixels"
-    )
+    resolution: tuple[Side, Side] = setting(RESOLUTION, "Height and width of all pictures.", unit="pixels")
     batch: Positive = setting(4, "Samples that one device computes at once.", unit="samples")
-    accumulate: Positive = setting(1, "How many such batches make a step.", unit="batches")
+    accumulate: Positive = setting(1, "How many batches make one step.", unit="batches")
     workers: int = setting(
         2, "Processes that read samples beside the training; 0 reads in between.", unit="processes", ge=0
     )
-    cache: Path | None = setting(
-        None, "Where latents, masks and embeddings are kept; left out, beside the manifest.", unit="a folder"
-    )
-    most_bad_items: Fraction = setting(
-        MOST_BAD,
-        "When the pictures of more people than this cannot be used, nothing is trained.",
-        unit="share of people",
-    )
-    licence: str = setting("not stated", "The licence of the data, which the file will carry.", unit="a line of text")
-
-    @model_validator(mode="after")
-    def _whole_cells(self) -> Data:
-        if not is_whole(self.resolution):
-            raise ValueError("resolution must be multiples of 8, the pixels of one latent cell")
-        return self
 
 
 class Optimizer(Section):
-    """AdamW at a fixed rate, as the paper; weight decay and clipping are ours."""
+    """AdamW. The paper trains at a fixed rate of 5e-5; weight decay, clipping and the rest are ours."""
 
-    learning_rate: float = setting(5e-5, "How far a step goes.", unit="per step", gt=0)
+    learning_rate: float = setting(5e-5, "How far weights move in a step.", unit="learning rate", gt=0)
     weight_decay: float = setting(
-        0.01, "How much weights shrink in a step, times the learning rate.", unit="share", ge=0
+        0.01, "How much weights shrink in a step, times the learning rate.", unit="share of a weight", ge=0
     )
-    betas: tuple[Fraction, Fraction] = setting(
-        (0.9, 0.999), "How much of the gradient's running mean and mean square a step keeps.", unit="share"
+    betas: tuple[Decay, Decay] = setting(
+        (0.9, 0.999),
+        "How much of the gradients' running mean, and of the running mean of their squares, each step keeps.",
+        unit="share",
     )
-    clip: float = setting(1.0, "The longest gradient; 0 lets any pass.", unit="l2 norm", ge=0)
-    warmup: int = setting(0, "Over how many steps the rate rises.", unit="steps", ge=0)
+    clip: float = setting(1.0, "Longer gradients are shortened to this; 0 shortens none.", unit="l2 norm", ge=0)
+    warmup: int = setting(
+        0, "Over how many steps the learning rate rises from 0; 0 starts with all of it.", unit="steps", ge=0
+    )
     schedule: Literal["constant", "cosine"] = setting(
-        "constant", "What the rate does then; `cosine` lets it fall to zero at the last step.", unit="a word"
+        "constant",
+        "What the learning rate does after the warm-up: `constant` stays, `cosine` falls to 0 at the last step.",
+        unit="schedule",
     )
     average: float = setting(
         0.0,
-        "How much of the weights' running average (EMA) each step keeps; what is exported then. 0 keeps none.",
+        "How much of the weights' running average (EMA) each step keeps. Previews and exports use the average; 0 keeps none.",
         unit="share",
         ge=0,
         lt=1,
@@ -110,44 +98,53 @@ class Memory(Section):
 
     precision: WantedPrecision = setting(
         "auto",
-        "In what frozen weights are kept and computed, in previews, too; trained ones are always fp32. "
-        "`auto` is bf16 where the device has it, else fp32.",
-        unit="a word",
-    )
-    checkpointing: bool = setting(
-        False, "Whether activations are computed again in the backward pass instead of kept.", unit="yes or no"
+        "In what networks compute, in previews, too, and frozen weights are kept; trained weights are always kept in "
+        "fp32. `auto` is bf16 where the device has it, else fp32.",
+        unit="number format",
     )
 
 
 class Preview(Section):
-    """Sample pictures while training, as `anydressing sample` makes them."""
+    """Pictures of what the run has learned so far."""
 
-    every: int = setting(500, "Steps between two previews; 0 turns them off.", unit="steps", ge=0)
-    people: Positive = setting(4, "How many people sit for them, held-out ones where there are some.", unit="people")
-    seed: int = setting(0, "Of their noise.", unit="a number")
-    steps: int = setting(STEPS, "Steps of DDIM.", unit="steps", gt=0, lt=1000)
-    guidance: float = setting(GUIDANCE, "omega of Eq. 16.", unit="factor", ge=1)
-    strength: float = setting(STRENGTH, "lambda of Eq. 6 while sampling.", unit="factor", ge=0)
+    every: int = setting(500, "Training steps between two previews; 0 turns them off.", unit="steps", ge=0)
+
+
+class SampledPreview(Preview):
+    """Pictures that are sampled while training."""
+
+    seed: int = setting(0, "Decides the noise that the pictures begin with.", unit="seed")
+    steps: int = setting(STEPS, "DDIM steps of a picture.", unit="steps", gt=0, lt=1000)
+    guidance: float = setting(
+        GUIDANCE, "How much more the caption counts than no caption: omega of Eq. 16.", unit="factor", ge=1
+    )
 
 
 class Checkpoints(Section):
     """What is kept of a run."""
 
     every: Positive = setting(1000, "Steps between two checkpoints.", unit="steps")
-    keep_last: int = setting(3, "How many of the newest are kept.", unit="checkpoints", ge=2)
-    keep_every: int = setting(10_000, "One of so many steps is kept for good; 0 keeps none.", unit="steps", ge=0)
+    keep_last: int = setting(3, "How many of the newest checkpoints are kept.", unit="checkpoints", ge=2)
+    keep_every: int = setting(
+        10_000, "Checkpoints of every so many steps are kept for good; 0 keeps only the newest.", unit="steps", ge=0
+    )
 
 
 class Policies(Section):
     """When a run gives up."""
 
     bad_steps: Positive = setting(
-        10, "After so many steps in a row whose loss or gradient was not a number.", unit="steps"
+        10,
+        "The run ends after so many steps in a row whose loss or gradient was not a finite number; each of them is skipped.",
+        unit="steps",
     )
 
 
 class RunConfig(Section):
     """What every run says of itself, whatever it trains."""
+
+    command: ClassVar[str] = "train"
+    """The verb that reads this kind."""
 
     presets: ClassVar[Path | None] = None
     """Where the presets of this kind of run lie, if it has any."""
@@ -162,8 +159,7 @@ class RunConfig(Section):
     resumable: ClassVar[frozenset[str]] = frozenset(
         {
             *("steps", "folder", "preview", "checkpoints", "policies", "tensorboard"),
-            *("data.batch", "data.accumulate", "data.workers", "data.cache", "data.manifest"),
-            "memory.checkpointing",
+            *("data.batch", "data.accumulate", "data.workers", "data.manifest"),
         }
     )
     """What may change when a run goes on: how long it is trained, and what alters a weight by no more than rounding.
@@ -173,8 +169,8 @@ class RunConfig(Section):
     """
 
     folder: Path = setting(REQUIRED, "Where everything of the run is written.", unit="a folder", example="runs/mine")
-    steps: Positive = setting(REQUIRED, "How long it is trained.", unit="steps", example=1000)
-    seed: int = setting(0, "Decides noise, timesteps, dropout and order.", unit="a number")
+    steps: Positive = setting(REQUIRED, "How many steps are trained.", unit="steps", example=1000)
+    seed: int = setting(0, "Decides all chance: noise, timesteps, dropout and the order of samples.", unit="seed")
     data: Data
     optimizer: Optimizer = Optimizer()
     memory: Memory = Memory()
@@ -210,8 +206,8 @@ def load_config(path: Path, kind: type[Config], overrides: Iterable[str] = ()) -
     Raises ValueError in the user's words.
     """
     if not path.is_file():
-        remedy = f'name one; it may start with preset = "24gb". The presets: {", ".join(preset_names(kind))}.'
-        why = "A run is described by a TOML file of your own; `anydressing config` prints one to begin with."
+        remedy = f"name one; its first line may choose a preset: {', '.join(preset_names(kind))}."
+        why = f"A run is described by a TOML file of your own; `anydressing config {kind.command}` prints one to begin with."
         raise refusal(f"config: {str(path)!r}", "is not a file", why, remedy)
     return parse_config(path.read_text(encoding="utf-8"), str(path), kind, overrides)
 
@@ -284,7 +280,7 @@ def _without_retired(settings: dict[str, Any], source: str, kind: type[RunConfig
         section = settings.get(table)
         if not isinstance(section, Mapping) or key not in section:
             continue
-        if section[key] not in retired.kept:
+        if retired.kept is not None and section[key] not in retired.kept:
             raise refusal(f"{name}:", f"{section[key]!r} is not possible any more", retired.why, f"correct {source}.")
         logger.warning("%s, in %s, is no setting any more. %s", name, source, retired.why)
         settings = {**settings, table: {other: value for other, value in section.items() if other != key}}
@@ -303,8 +299,10 @@ def _in_words(error: ValidationError, source: str, kind: type[RunConfig]) -> str
         elif finding["type"] == "missing":
             found = refusal(f"{name}:", f"{source} does not say it", "There is no default.", f"add {name} = ...")
         else:
-            why = f"{finding['msg']}."
-            found = refusal(f"{name}:", f"got {finding['input']!r}", why, f"correct it in {source}.")
+            came = finding["input"]  # a table, where its settings do not go together
+            what = "does not go together" if isinstance(came, Mapping) else f"got {came!r}"
+            why = f"{finding['msg'].removeprefix('Value error, ')}."
+            found = refusal(f"{name}:", what, why[0].upper() + why[1:], f"correct it in {source}.")
         lines.append(str(found))
     return "\n\n".join(lines)
 

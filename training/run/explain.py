@@ -111,35 +111,42 @@ def _values(kind: Any, metadata: list[Any]) -> str:
         return " | ".join(str(value) for value in get_args(kind))
     if get_origin(kind) is tuple:
         parts = get_args(kind)
-        count = "any number" if parts[-1] is Ellipsis else {2: "two"}.get(len(parts), str(len(parts)))
+        some = "one or more" if any(isinstance(part, annotated_types.MinLen) for part in metadata) else "any number"
+        count = some if parts[-1] is Ellipsis else {2: "two"}.get(len(parts), str(len(parts)))
         return f"{count} of: {_values(parts[0], [])}"
     if kind is bool:
         return "true | false"
     if kind in (int, float):
         return _bounds(metadata, "a whole number" if kind is int else "a number")
-    return "text" if kind is str else "a path"
+    pattern = next((part.pattern for part in metadata if getattr(part, "pattern", None)), None)
+    text = "text" if pattern is None else f"text that matches {pattern}"
+    return text if kind is str else "a path"
 
 
 def _bounds(metadata: list[Any], number: str) -> str:
-    words: list[str] = []
     ends = {type(bound): bound for bound in metadata}
-    low, high = ends.get(annotated_types.Ge), ends.get(annotated_types.Le)
-    if isinstance(low, annotated_types.Ge) and isinstance(high, annotated_types.Le):
-        return f"{low.ge:g} to {high.le:g}"
-    for bound in metadata:
-        match bound:
-            case annotated_types.Gt(gt=value):
-                words.append("1 or more" if number == "a whole number" and value == 0 else f"above {value:g}")
-            case annotated_types.Ge(ge=value):
-                words.append(f"{value:g} or more")
-            case annotated_types.Lt(lt=value):
-                words.append(f"below {value:g}")
-            case annotated_types.Le(le=value):
-                words.append(f"at most {value:g}")
-            case annotated_types.MultipleOf(multiple_of=value):
-                words.append(f"a multiple of {value}")
-            case _:
-                continue
+    words: list[str] = []
+    match ends.get(annotated_types.MultipleOf):
+        case annotated_types.MultipleOf(multiple_of=value):
+            words.append(f"a multiple of {value}")
+        case _:
+            pass
+    match ends.get(annotated_types.Ge, ends.get(annotated_types.Gt)), ends.get(annotated_types.Le):
+        case annotated_types.Ge(ge=low), annotated_types.Le(le=high):
+            words.append(f"{low:g} to {high:g}")
+        case annotated_types.Ge(ge=low), _:
+            words.append(f"{low:g} or more")
+        case annotated_types.Gt(gt=0), _ if number == "a whole number":
+            words.append("1 or more")
+        case annotated_types.Gt(gt=low), _:
+            words.append(f"above {low:g}")
+        case _:
+            pass
+    match ends.get(annotated_types.Lt):
+        case annotated_types.Lt(lt=high):
+            words.append(f"below {high:g}")
+        case _:
+            pass
     return ", ".join(words) or number
 
 

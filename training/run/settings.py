@@ -8,8 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...anydressing_core.latents import CELL, LEAST_SIDE, MOST_SIDE
+
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Side = Annotated[int, Field(multiple_of=CELL, ge=LEAST_SIDE, le=MOST_SIDE)]
+"""Of a picture, in pixels: whole latent cells, as many as a file may state."""
 
 REQUIRED: Any = ...
 """The default of a setting that a person must give."""
@@ -33,7 +38,7 @@ def setting(default: Any, about: str, *, unit: str, example: object = None, **bo
 
 @dataclass(frozen=True)
 class Retired:
-    """A setting that is no more. kept: the values that mean what is done now. why: what became of the others."""
+    """A setting that is no more. kept: the values that mean what is done now; None for all. why: what became of the others."""
 
-    kept: tuple[object, ...]
+    kept: tuple[object, ...] | None
     why: str

@@ -65,10 +65,17 @@ def test_any_change_changes_the_digest():
         ("learning_rate = 1\n", r"did you mean 'optimizer\.learning_rate'"),
         ("data.batch = 0\n", r"data\.batch: got 0"),
         ('data.batch = "two"\n', r"data\.batch: got 'two'"),
-        ("data.resolution = [100, 64]\n", "multiples of 8"),
+        ("data.resolution = [100, 64]\n", "multiple of 8"),
         ('adapter.slots = ["Upper Body"]\n', r"adapter\.slots\.0: got 'Upper Body'"),
+        (
+            'adapter.slots = ["upper", "upper"]\n',
+            r"adapter: does not go together\..*Slots names a garment kind twice\.",
+        ),
+        ("adapter.slots = []\n", r"adapter\.slots: got \[\]"),
         ("dropout.text = 1.5\n", r"dropout\.text: got 1\.5"),
         ("optimizer.learning_rate = nan\n", r"optimizer\.learning_rate"),
+        ("optimizer.betas = [0.9, 1.0]\n", r"optimizer\.betas\.1: got 1\.0"),
+        ("data.resolution = [8, 4096]\n", r"data\.resolution\.0: got 8.*data\.resolution\.1: got 4096"),
         ("checkpoints.keep_last = 1\n", r"checkpoints\.keep_last"),
     ],
 )

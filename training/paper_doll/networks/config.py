@@ -3,24 +3,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
 from ....anydressing_core.latents import CELL
-from ...run.config import Base, RunConfig
-from ...run.settings import REQUIRED, Fraction, Positive, setting
+from ...defaults import MOST_BAD
+from ...run.config import Base, Data, RunConfig, SampledPreview
+from ...run.settings import REQUIRED, Fraction, Positive, Retired, setting
+
+
+class DollData(Data):
+    """What is trained on."""
+
+    cache: Path | None = setting(
+        None,
+        "Where the U-Net's latents, masks and embeddings are kept, for all runs on this data; left out, beside the manifest.",
+        unit="a folder",
+    )
+    most_bad_items: Fraction = setting(
+        MOST_BAD,
+        "When the pictures of more people than this cannot be used, no U-Net is trained.",
+        unit="share of people",
+    )
+
+
+class DollBase(Base):
+    """The base model that a U-Net goes on from, and through whose autoencoder a parser looks; the others need none."""
+
+
+class DollPreview(SampledPreview):
+    """What a U-Net paints so far, of fixed captions; an autoencoder shows pictures before and after it, and the rest nothing."""
 
 
 class PaperDollConfig(RunConfig):
     """A run of `anydressing train-base`."""
 
+    command: ClassVar[str] = "train-base"
     presets: ClassVar[Path | None] = Path(__file__).parents[1] / "presets"
-    resumable: ClassVar[frozenset[str]] = RunConfig.resumable | {"base.checkpoint"}
+    retired: ClassVar[Mapping[str, Retired]] = {
+        **RunConfig.retired,
+        "data.licence": Retired(None, "Files of the paper-doll world are CC0-1.0."),
+        "memory.checkpointing": Retired(None, "These networks are small and have always kept their activations."),
+        "preview.people": Retired(None, "A U-Net's previews are of fixed captions."),
+        "preview.strength": Retired(None, "Nobody is dressed in these previews."),
+    }
+    resumable: ClassVar[frozenset[str]] = RunConfig.resumable | {"base.checkpoint", "data.cache"}
 
+    data: DollData  # pyright: ignore[reportIncompatibleVariableOverride] (frozen)
+    preview: DollPreview = DollPreview()  # pyright: ignore[reportIncompatibleVariableOverride] (frozen)
     network: Literal["autoencoder", "unet", "recogniser", "parser"] = setting(
-        REQUIRED, "Which network is trained.", unit="a word", example="recogniser"
+        REQUIRED, "Which network is trained.", unit="network", example="recogniser"
     )
     crop: Positive = setting(96, "Side of the autoencoder's training squares.", unit="pixels", multiple_of=CELL)
     latent_noise: float = setting(
@@ -28,18 +63,18 @@ class PaperDollConfig(RunConfig):
     )
     widths: tuple[Positive, ...] = setting(
         (64, 128, 128),
-        "Of the stages of a recogniser or parser; of the levels of the U-Net that an autoencoder's export begins.",
+        "How wide the stages of a recogniser or parser are, or the levels of the U-Net that an autoencoder's export begins.",
         unit="channels",
     )
     attention: tuple[bool, ...] = setting(
         (True, True, True),
-        "Which of these levels attend, in the U-Net that an autoencoder's export begins.",
+        "Which levels of the U-Net that an autoencoder's export begins have attention.",
         unit="yes or no, one for each width",
     )
-    kernel: Literal[3, 5, 7] = setting(3, "Of a recogniser's first convolution.", unit="pixels")
-    base: Base | None = None
+    kernel: Literal[3, 5, 7] = setting(3, "How large a recogniser's first convolution is.", unit="pixels")
+    base: DollBase | None = None
     flat_lays: Fraction = setting(
-        0.25, "Of the U-Net's samples, those that show a garment alone.", unit="share of samples"
+        0.25, "How often the U-Net sees a garment alone instead of a person.", unit="share of samples"
     )
     no_text: Fraction = setting(0.1, "How often the U-Net goes without a caption.", unit="share of samples")
     snr_gamma: float = setting(
