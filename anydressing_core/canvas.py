@@ -36,9 +36,9 @@ def canvas_mask(mask: Tensor, height: int, width: int) -> Tensor:
 def foreground_cells(canvas: Tensor, mask: Tensor | None = None) -> Tensor:
     """Which latent cells of a canvas show the garment.
 
-    canvas: (1, 3, H, W) in [-1, 1], H and W in whole cells (`latents.is_whole`). mask: (1, 1, H, W) in [0, 1], from `canvas_mask`;
-    without one, all cells count but the near-white ones connected to the border, so that white inside the garment's
-    outline stays. Returns (h, w) bool.
+    canvas: (1, 3, H, W) in [-1, 1], H and W in whole cells (`latents.is_whole`). mask: (1, 1, H, W) in [0, 1], from
+    `canvas_mask`; without one, all cells count but the near-white ones connected to the border, so that white inside the
+    garment's outline stays. Returns (h, w) bool.
     """
     if mask is not None:
         return functional.max_pool2d(mask, CELL)[0, 0] > 0.5

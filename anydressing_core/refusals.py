@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How something is refused: what and which, why, what to do, as a plain ValueError whose three lines a person can act on."""
+"""How something is refused: what and which, why, what to do, as a plain ValueError whose three lines a person can act on.
+
+Plain, because ComfyUI shows the class of an exception before its words, and one of ours with its file's path.
+"""
 
 from __future__ import annotations
 

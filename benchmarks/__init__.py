@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the method costs. Run from the checkout: `python -m benchmarks.flops`. Nothing here is shipped to artists."""
+"""What the method costs and what it is worth; it writes the pages that say so. Run from the checkout: `python -m benchmarks.flops`.
+
+Nothing here is shipped to artists.
+"""
 
 from __future__ import annotations
 

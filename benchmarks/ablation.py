@@ -15,23 +15,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
 import numpy as np
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
-from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
+from comfyui_anydressing.anydressing_core.checkpoint import Checkpoint, load_checkpoint
 from comfyui_anydressing.anydressing_core.digests import tensor_digest
 from comfyui_anydressing.anydressing_core.refusals import refusal
 from comfyui_anydressing.dev.comfyui import CHECKOUT
+from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import BaseModel, load_base
-from comfyui_anydressing.training.defaults import WantedPrecision
 from comfyui_anydressing.training.dressing.build import make_dressing_task
 from comfyui_anydressing.training.dressing.config import TrainConfig
-from comfyui_anydressing.training.dressing.export import START
+from comfyui_anydressing.training.dressing.export import START, precision_of
 from comfyui_anydressing.training.evaluation.arms import ARMS, StudyArm, arm_tensors
 from comfyui_anydressing.training.evaluation.metrics import Mean, interval
-from comfyui_anydressing.training.hardware import Hardware, WantedHardware
+from comfyui_anydressing.training.hardware import Hardware
 from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.model.sampling import SamplingSettings
@@ -40,7 +40,7 @@ from comfyui_anydressing.training.paper_doll.bench.pictures import ABOUT, FIRST,
 from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
 from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
 from comfyui_anydressing.training.progress import Course
-from comfyui_anydressing.training.run.config import parse_config, read_preset
+from comfyui_anydressing.training.run.config import parse_config
 from comfyui_anydressing.training.run.display import open_display
 from comfyui_anydressing.training.run.folder import RunFolder
 from comfyui_anydressing.training.run.start import train as run_training
@@ -82,12 +82,13 @@ def train(
     only: Only = None,
     seeds: Seeds = 1,
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    device: Device = "auto",
 ) -> None:
     """Train every arm that has weights of its own; what is finished is passed over."""
     for name, arm, seed in _arms(only, seeds):
         if arm.of is None:
             config = _config(folder / f"{name}-{seed}", data, arm, seed, setting or [])
-            _train(config, arm)
+            _train(config, arm, device)
 
 
 def _config(folder: Path, data: Path, arm: StudyArm, seed: int, settings: Sequence[str]) -> TrainConfig:
@@ -102,13 +103,13 @@ def _config(folder: Path, data: Path, arm: StudyArm, seed: int, settings: Sequen
     return parse_config(f'preset = "{PRESET}"', "the arm", TrainConfig, [*named, f"seed={seed}", *settings, *own])
 
 
-def _train(config: TrainConfig, arm: StudyArm) -> None:
+def _train(config: TrainConfig, arm: StudyArm, device: str) -> None:
     run = RunFolder.open(config.folder) if config.folder.is_dir() else None
     if run is not None and run.latest() == config.steps:
         return
     print(f"== {config.folder.name}: {arm.title}", flush=True)
     outcome = run_training(
-        config, partial(make_dressing_task, kind=arm.model), resume=run is not None, console=Console()
+        config, partial(make_dressing_task, kind=arm.model), resume=run is not None, console=Console(), device=device
     )
     if outcome.interrupted is not None:
         raise typer.Exit(128 + int(outcome.interrupted))
@@ -123,23 +124,27 @@ def measure(
     only: Only = None,
     seeds: Seeds = 1,
     outfits: int = OUTFITS,
-    precision: Annotated[str, typer.Option(help="auto is what the arms were trained in.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Precision = PrecisionName.auto,
+    device: Device = "auto",
 ) -> None:
     """Dress held-out people with every trained arm, and measure; pictures that are there are kept."""
-    hardware = _hardware(precision, device)
-    base = load_base(BASE, hardware)
+    wanted = hardware_of(precision, device)
+    bases: dict[Hardware, BaseModel] = {}
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     display = open_display(Console())
-    undressed = folder / "undressed"
     for name, arm, seed in _arms(only, seeds):
         run = folder / f"{arm.of or name}-{seed}"
         if not (run / START).is_file():
             print(f"== {name}-{seed} is not trained")
             continue
         print(f"== {name}-{seed}: {arm.title}", flush=True)
-        model, identity = _model(run, arm, base)
+        start = load_checkpoint(run / START)
+        hardware = wanted.for_file(precision_of(RunFolder.open(run), start.info) or "fp32")
+        if hardware not in bases:
+            bases[hardware] = load_base(BASE, hardware)
+        base, undressed = bases[hardware], folder / f"undressed-{hardware.precision}"
+        model, identity = _model(run, start, arm, base)
         pictures = folder / "pictures" / f"{name}-{seed}"
         settings = replace(SETTINGS, strength=arm.strength)
         plan = BenchPlan(outfits, settings, ways=("masked", "free"), half=arm.half)
@@ -151,18 +156,8 @@ def measure(
         write_atomically(folder / f"{name}-{seed}.json", json.dumps(content, indent=1).encode())
 
 
-def _hardware(precision: str, device: str) -> Hardware:
-    """What was asked for, or in what the arms were trained: the preset says it for all of them."""
-    if precision not in get_args(WantedPrecision):
-        why = f"They are: {', '.join(get_args(WantedPrecision))}."
-        raise refusal("--precision:", f"there is no {precision!r}", why, "name one of these.")
-    wanted: Any = precision
-    return WantedHardware(wanted, device).for_file(read_preset(PRESET, TrainConfig)["memory"]["precision"])
-
-
-def _model(run: Path, arm: StudyArm, base: BaseModel) -> tuple[DressingModel, str]:
+def _model(run: Path, start: Checkpoint, arm: StudyArm, base: BaseModel) -> tuple[DressingModel, str]:
     """An arm's model, frozen, and what tells its weights from any others."""
-    start = load_checkpoint(run / START)
     adapter = Adapter(start.info, base.unet)
     adapter.load(start)
     model = arm.model(base.unet, adapter)
@@ -261,7 +256,7 @@ def page(folder: Folder) -> None:
         "changes": {change.name: change.content() for change in changes},
     }
     write_atomically(PAGE / "ablation.json", (json.dumps(content, indent=1) + "\n").encode())
-    _sheet(folder, list(rows)).save(PAGE / "ablation.jpg", quality=88)
+    sheet(folder, list(rows)).save(PAGE / "ablation.jpg", quality=88)
     named = [replace(row, title=f"`{name}`: {row.title}") for name, row in rows.items()]
     tables = f"{_table('arm', named, _figure)}\n{_table('change', changes, _difference)}"
     write_atomically(path, f"{head}{BEGIN}\n\n{tables}\n{END}{tail}".encode())
@@ -310,7 +305,7 @@ def _table(head: str, rows: Iterable[ArmRow], cell: Callable[[ArmRow, str], str]
     return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *lines))
 
 
-def _sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
+def sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
     """A column for each arm, a row for each outfit; first come the garments and the true person."""
     about = json.loads((folder / "undressed" / str(FIRST) / ABOUT).read_text(encoding="utf-8"))
 

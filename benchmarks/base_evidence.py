@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from comfyui_anydressing.anydressing_core.defaults import GUIDANCE, STEPS
 from comfyui_anydressing.anydressing_core.pixels import Pixels, as_unit
 from comfyui_anydressing.anydressing_core.safetensors_header import read_header
 from comfyui_anydressing.dev.client import Prompt
@@ -37,7 +38,6 @@ FOLDER = CHECKOUT / "docs" / "evidence"
 SIZE = (384, 288)  # height, width
 PROMPTS, SEEDS = range(5000, 5024), (1, 2)
 HELD_OUT = range(200)  # whose renders are measured
-STEPS, GUIDANCE = 30, 6.0
 RENDERS, RECONSTRUCTIONS = "held-out renders", "their reconstructions"  # columns of the page
 
 

@@ -23,7 +23,7 @@ from .outfit_sheet import outfit_sheet
 FILE = CHECKOUT / "demo" / "anydressing" / "paper_doll.safetensors"
 PAGE = CHECKOUT / "docs" / "evidence"
 SHOWN = 12
-HEADS = {
+COLUMNS = {
     "masked": "masked",
     "shuffled": "others'",
     "only-upper": "upper alone",
@@ -40,7 +40,7 @@ def main(folder: Path) -> int:
     if about["file"] != file.identity:
         print(f"{folder} was measured with another file than {FILE.relative_to(CHECKOUT)}.", file=sys.stderr)
         return 1
-    columns = {head: partial(_picture, folder, name) for name, head in HEADS.items()}
+    columns = {head: partial(_picture, folder, name) for name, head in COLUMNS.items()}
     sheet = outfit_sheet(range(FIRST, FIRST + SHOWN), about["slots"], tuple(about["size"]), columns)
     sheet.save(PAGE / "dressing.jpg", quality=88)
     (PAGE / "dressing.md").write_text(page(about, (folder / "figures.md").read_text("utf-8"), file.info.steps), "utf-8")

@@ -17,7 +17,9 @@ from typing import Any
 
 import diffusers
 import torch
+from comfyui_anydressing.anydressing_core.defaults import STEPS
 from comfyui_anydressing.anydressing_core.sites import SD15
+from comfyui_anydressing.anydressing_core.word_table import POSITIONS
 from comfyui_anydressing.training.model.processors import GarmentsRole, Lora, garment_features, install
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,10 +28,8 @@ from . import schemes
 from .schemes import FULL, HALF, Garments, Layer
 
 RESULT = Path(__file__).with_name("flops.json")
-STEPS = 30
 NUMBERS = range(1, 6)
 RANK = 64
-TEXT_TOKENS = 77
 
 OURS = "ours"
 OURS_NULL = "ours + null token"
@@ -109,7 +109,7 @@ class Meter:
     @cached_property
     def plain_row(self) -> int:
         """One row of the undressed U-Net."""
-        text = torch.empty(1, TEXT_TOKENS, SD15.cross_attention_dim, device="meta")
+        text = torch.empty(1, POSITIONS, SD15.cross_attention_dim, device="meta")
         timestep = torch.zeros(1, device="meta")
         return flops(lambda: self.unet(_latent(FULL), timestep, encoder_hidden_states=text))
 

@@ -30,7 +30,7 @@ def module_arrows(root: Path) -> dict[str, set[str]]:
 def room_of(file: str) -> str:
     """The room of a module: a wing of training such as `training.run`, one of its ground files' `training`, or a layer."""
     parts = Path(file).parent.parts
-    if file in ("training/cli.py", "training/arguments.py"):
+    if file == "training/cli.py":
         return "training.cli"
     if parts[0] != "training":
         return parts[0]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A training step on made-up data: what memory and FLOPs are counted on, and what a benchmark times.
 
-It runs the trainer's own step (`DressingStep`). On PyTorch's fake tensors, which have shapes
-and lifetimes but no content, SD1.5's step takes seconds on a CPU, and `LiveMemory` sees every tensor come and go.
+It runs the trainer's own step (`DressingStep`). On PyTorch's fake tensors, which have shapes and lifetimes but no content,
+SD1.5's step takes seconds on a CPU, and `LiveMemory` sees every tensor come and go.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from comfyui_anydressing.training.dressing.build import adapter_info
 from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.dressing.samples import DressingBatch
 from comfyui_anydressing.training.dressing.step import DressingStep
-from comfyui_anydressing.training.hardware import CPU, DTYPES
+from comfyui_anydressing.training.hardware import CPU, Hardware
 from comfyui_anydressing.training.losses.dists import Dists, Vgg16Stages
 from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
@@ -112,16 +112,16 @@ def _autoencoder(channels: tuple[int, ...], **settings: int) -> AutoencoderKL:
 
 
 def _in_precision(unet: Any, vae: AutoencoderKL, text_encoder: nn.Module, features: Any, precision: str) -> Networks:
-    dtype = _dtype(precision)
-    vae_dtype = torch.float32 if dtype == torch.float16 else dtype
-    for network, kept in ((unet, dtype), (vae, vae_dtype)):
+    hardware = hardware_of(precision)
+    for network, kept in ((unet, hardware.dtype), (vae, hardware.vae_dtype)):
         nn.Module.to(network, kept)  # not diffusers' own, which warns of a list that is empty here
     return Networks(unet, vae, text_encoder.float(), Dists(features))
 
 
-def _dtype(precision: str) -> torch.dtype:
-    """The frozen networks' dtype; `auto` is taken for bf16, which every card since Ampere computes."""
-    return {"auto": torch.bfloat16, **DTYPES}[precision]
+def hardware_of(wanted: str, device: torch.device = CPU.device) -> Hardware:
+    """Where and in what frozen networks compute; `auto` is taken for bf16, which every card since Ampere computes."""
+    precision: Any = "bf16" if wanted == "auto" else wanted
+    return Hardware(device, precision)
 
 
 # ---- the step -------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Rehearsal:
             text_encoder=networks.text_encoder,  # pyright: ignore[reportArgumentType]
             tokenizer=nobody,  # pyright: ignore[reportArgumentType]
             schedule=NoiseSchedule.sd15(),
-            hardware=CPU,
+            hardware=hardware_of(self.config.memory.precision, networks.unet.device),
         )
 
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfyui_anydressing.anydressing_core.defaults import RESOLUTION, STRENGTH
 from comfyui_anydressing.anydressing_core.dressing_attention import (
     GarmentKV,
     garment_kv,
     project_garment,
     scaled_dot_product,
 )
+from comfyui_anydressing.anydressing_core.latents import half_size, latent_size
 from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
 from comfyui_anydressing.training.model.processors import DressingRole
 from torch import Tensor
@@ -26,10 +28,8 @@ from torch import Tensor
 Layer = Callable[[AttentionSite, Any, Tensor], Tensor]
 """(site, diffusers' attention module with our processor, normalised image tokens (1, L, C)) -> (1, L, C)."""
 
-FULL, HALF = (96, 72), (48, 36)
+FULL, HALF = latent_size(RESOLUTION), latent_size(half_size(RESOLUTION))
 """Latent height and width of 768x576 and of half that along each axis."""
-
-STRENGTH = 0.7
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,8 @@ _INTRODUCTION = """# What a training step needs
 <!-- Written by `python -m benchmarks.training --write`; do not edit. -->
 
 SD1.5 at 768x576, two garments a person, LoRA rank 64. **Everything before the last section is computed**: the trainer's
-own step runs forward and backward on PyTorch's fake tensors, which have shapes
-and lifetimes but no content, and every tensor is counted from its making to its freeing ({versions}). Attention counts as a fused kernel that
-stores no L x L matrix. Frozen networks compute in the stated precision without autocast, which would keep the norms'
+own step runs forward and backward on PyTorch's fake tensors, which have shapes and lifetimes but no content, and every tensor
+is counted from its making to its freeing ({versions}). Attention counts as a fused kernel that stores no L x L matrix. Frozen networks compute in the stated precision without autocast, which would keep the norms'
 results in fp32; the adapter, its gradients and AdamW are in fp32. With checkpointing both the U-Net and the autoencoder's
 decoder compute their blocks again. Not counted: CUDA's context, the kernels' workspaces, the allocator's gaps. For these
 a card should have {margin:g} times the peak."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from comfyui_anydressing.training.hardware import choose_device, training_precision
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -59,8 +60,8 @@ class Measurement:
 
 def measure(tiny: bool) -> Measurement:
     """Time the step on the GPU, or on the CPU when there is none. Batches that do not fit are left out."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = "bf16" if device.type == "cuda" else "fp32"
+    device = choose_device("auto")
+    precision = training_precision("auto", device)
     overrides = (f'memory.precision="{precision}"', *(TINY if tiny else ()))
     if device.type == "cpu":
         torch.set_num_threads(1)  # a rehearsal, which other processes on the machine should not stall

@@ -2,7 +2,7 @@
 """Builds what `make demo`, `make ui` and `make test` need: .venv with everything in it, and a ComfyUI.
 
 `python3 -m dev.setup` is run by the system's own Python, so it uses the standard library alone. A second run finds nothing to
-do, in well under a second. `--tools` leaves ComfyUI out, which is enough for `make quick`.
+do, in well under a second. `--tools`, for `make quick`, leaves ComfyUI out.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..anydressing_core.defaults import STRENGTH
 from ..anydressing_core.refusals import refusal
 from .attention_patch import dress_model
 from .bank import make_bank
@@ -52,11 +53,12 @@ class AnyDressingApply(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=0.7,
+                    default=STRENGTH,
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly the garments show (lambda in the paper, which uses 0.7). 0 changes nothing.",
+                    tooltip="How strongly the garments show (lambda in the paper, which uses "
+                    f"{STRENGTH:g}). 0 changes nothing.",
                 ),
                 *range_inputs("dressing", advanced=True),
             ],
@@ -67,7 +69,7 @@ class AnyDressingApply(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        strength: float = 0.7,
+        strength: float = STRENGTH,
         start_percent: float = 0.0,
         end_percent: float = 1.0,
         garments: Mapping[str, Garment | None] | None = None,

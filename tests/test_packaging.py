@@ -50,8 +50,9 @@ def test_the_package_list_equals_the_folders(root):
 def test_the_wheel_holds_every_module_preset_and_what_nodes_open_and_nothing_else(root, wheel):
     shipped = ("*.py", "*.toml", "*.json")
     modules = [path.relative_to(root) for layer in LAYERS for kind in shipped for path in (root / layer).rglob(kind)]
-    weights = [Path("demo/paper_doll_base.safetensors"), Path("demo/anydressing/paper_doll.safetensors")]
-    expected = {f"comfyui_anydressing/{path.as_posix()}" for path in (Path("__init__.py"), *modules, *weights)}
+    opened = [Path("demo/paper_doll_base.safetensors"), Path("demo/anydressing/paper_doll.safetensors")]
+    opened += [path.relative_to(root) for path in (root / "demo" / "garments").glob("*.png")]
+    expected = {f"comfyui_anydressing/{path.as_posix()}" for path in (Path("__init__.py"), *modules, *opened)}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == expected
 
@@ -73,6 +74,7 @@ def test_an_artist_gets_all_that_a_node_opens(root, archive):
     wanted = [*root.glob("nodes/*.py"), *root.glob("anydressing_core/*.py"), *root.glob("demo/garments/*.png")]
     wanted += [*root.glob("workflows/*.json"), *root.glob("workflows/*.jpg"), *root.glob("demo/anydressing/*")]
     wanted += [root / name for name in ("__init__.py", "requirements.txt", "pyproject.toml", "README.md", "LICENSE")]
+    wanted += [root / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CITATION.cff")]  # the README leads there
     wanted += [root / "demo" / "paper_doll_base.safetensors"]
     assert {path.relative_to(root).as_posix() for path in wanted} <= archive
 

@@ -63,7 +63,9 @@ app.add_typer(data_app, name="data")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; `arguments` are those of the process when None. Returns the exit status."""
     if sys.version_info < (3, 11):
-        return _fail("Training needs Python 3.11 or newer.\nThis is an older one; the nodes run on it.", MISTAKE)
+        why = "This is an older one; the nodes run on it."
+        told = refusal("Training", "needs Python 3.11 or newer", why, "install anydressing for a newer Python.")
+        return _fail(str(told), MISTAKE)
     on_stderr = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[on_stderr])
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here ever asks a network

@@ -29,6 +29,11 @@ class Hardware:
         """The precision as PyTorch names it."""
         return DTYPES[self.precision]
 
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """The autoencoder's: it overflows in fp16 and takes fp32 instead."""
+        return torch.float32 if self.precision == "fp16" else self.dtype
+
     def told(self) -> dict[str, str]:
         """What stands beside a picture that was made here."""
         return {"precision": self.precision, "device": str(self.device)}

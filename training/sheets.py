@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Drawing kit for sheets of pictures: paper, ink, lines of text, pictures in boxes, legends."""
+"""Drawing kit for sheets of pictures: paper, ink, lines of text, pictures in boxes, legends; and where a run keeps them."""
 
 from __future__ import annotations
 
@@ -46,11 +46,14 @@ def grid(cells: Sequence[Image.Image], columns: int, gap: int = 0) -> Image.Imag
 
 
 def titled(body: Image.Image, title: str, note: str) -> Image.Image:
-    """A sheet: its title large, a note small on the right, the body under both, margins around."""
+    """A sheet: its title large, a note small on the right where there is room, the body under both, margins around."""
     sheet = Image.new("RGB", (body.width + 2 * MARGIN, HEADER + body.height + 2 * MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     left = sheet.width - MARGIN - round(pen.textlength(note, typeface(16)))
-    pen.text((left, MARGIN + 24), note, GREY, typeface(16), anchor="ls")
+    if left - 2 * MARGIN < pen.textlength(title, typeface(28)):
+        left = sheet.width  # the title matters more
+    else:
+        pen.text((left, MARGIN + 24), note, GREY, typeface(16), anchor="ls")
     write_line(pen, (MARGIN, MARGIN - 4), title, INK, 28, left - 2 * MARGIN)
     sheet.paste(body, (MARGIN, MARGIN + HEADER))
     return sheet

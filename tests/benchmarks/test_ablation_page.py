@@ -18,7 +18,7 @@ BASE, GFE = ARMS["base"].title, ARMS["gfe"].title
 def written(tmp_path, monkeypatch):
     """`written({arm-seed: {outfit: value}})` is the page and the JSON made from these figures."""
     monkeypatch.setattr(ablation, "PAGE", tmp_path)
-    monkeypatch.setattr(ablation, "_sheet", lambda folder, names: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(ablation, "sheet", lambda folder, names: Image.new("RGB", (8, 8)))
     runs = tmp_path / "runs"
     runs.mkdir()
 

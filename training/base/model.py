@@ -95,21 +95,20 @@ def load_base(
 ) -> BaseModel:
     """Load a base model from one SD1.5 `.safetensors` file, a demo checkpoint among them, or from a diffusers folder.
 
-    hardware: where it computes; its precision is the U-Net's and the autoencoder's, which takes fp32 instead of fp16,
-    in which it overflows. The text encoder computes in fp32 always, as ComfyUI's does. tokenizer: a folder with CLIP's vocab.json and
-    merges.txt; None looks in the places of `tokenizer.tokenizer_places`. Raises ValueError for everything that is
-    not a base model AnyDressing can train on.
+    hardware: where it computes, and in what; the autoencoder takes fp32 instead of fp16, in which it overflows, and the
+    text encoder fp32 always, as ComfyUI's does. tokenizer: a folder with CLIP's vocab.json and merges.txt; None looks in
+    the places of `tokenizer.tokenizer_places`. Raises ValueError for everything that is not a base model AnyDressing can
+    train on.
     """
     plan = plan_base(path)
     words = load_tokenizer(Path(path), tokenizer, plan.text.network.config.vocab_size)
-    device, dtype = hardware.device, hardware.dtype
-    vae_dtype = torch.float32 if dtype == torch.float16 else dtype
+    device = hardware.device
     return BaseModel(
         name=Path(path).name,
         sha256=_sha256(plan),
         shape=plan.shape,
-        unet=plan.unet.load(device, dtype),
-        vae=narrowed(with_latent_scale(plan.vae.load(device, vae_dtype), plan.vae.part)),
+        unet=plan.unet.load(device, hardware.dtype),
+        vae=narrowed(with_latent_scale(plan.vae.load(device, hardware.vae_dtype), plan.vae.part)),
         text_encoder=with_positions(plan.text.load(device, torch.float32), device),
         tokenizer=words,
         schedule=NoiseSchedule.sd15(),

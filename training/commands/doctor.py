@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..run.needs import GIB, Precision, Presets, StepMemory, best_preset, read_table, smallest_preset
+from ..run.needs import GIB, HalfPrecision, Presets, StepMemory, best_preset, read_table, smallest_preset
 
 Level = Literal["problem", "note"]
 
@@ -135,7 +135,7 @@ def _choice(facts: Facts, table: Presets) -> tuple[str | None, str, tuple[Findin
         remedy = "train on another card; dressing and sampling work here."
         why = "in fp16, its only fast precision, SD1.5 gives NaN on GTX 16xx cards"
         return None, why, (Finding("problem", f"{gpu.name}: {why}, and fp32 does not fit.", remedy),)
-    precision: Precision = "bf16" if gpu.bf16 else "fp16"
+    precision: HalfPrecision = "bf16" if gpu.bf16 else "fp16"
     needs = {name: by_precision[precision] for name, by_precision in table.items()}
     preset = best_preset(needs, gpu.memory)
     if preset is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What training reads instead of pictures and words: latents, text embeddings, masks and edges, computed once.
+"""Builds what training reads instead of pictures and words: latents, text embeddings, masks and edges, computed once.
 
 Every entry lies under a key made of its sources' bytes, the resolution, `VERSION` and the weights that encode it: a
 changed picture, size or autoencoder never meets an old entry, and only what is missing is built. All entries are

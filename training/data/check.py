@@ -74,9 +74,8 @@ def _refuse_sheet(sheet: Path | None) -> None:
 
 
 def _about_copies(people: Sequence[OpenedPerson]) -> Iterator[Note]:
-    first: defaultdict[str, dict[str, OpenedPerson]] = defaultdict(
-        dict
-    )  # a picture's sha256 -> split -> who has it first
+    # a picture's sha256 -> split -> who has it first
+    first: defaultdict[str, dict[str, OpenedPerson]] = defaultdict(dict)
     for person in people:
         if person.picture is not None:
             other = first[person.picture.sha256].setdefault(person.item.split, person)

@@ -34,7 +34,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class OpenedGarment:
-    """A garment whose files were opened. mask, flat_lay: their files; None for those that cannot be used, and for the flat-lay of a crop."""
+    """A garment whose files were opened.
+
+    mask, flat_lay: their files; None for those that cannot be used, and for the flat-lay of a crop.
+    """
 
     worn: WornGarment
     mask: Source | None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...anydressing_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ...anydressing_core.checkpoint_info import CheckpointInfo
+from ...anydressing_core.checkpoint_info import CheckpointInfo, Precision
 from ...anydressing_core.refusals import refusal
 from ..run.config import parse_config
 from ..run.folder import CONFIG, RunFolder
@@ -19,7 +19,7 @@ from .config import TrainConfig
 START = "start.safetensors"
 """In a run's folder: the AnyDressing file as it was before step 0. What a checkpoint lacks, a finished file takes from it."""
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+FILE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 """How an exported file may keep its numbers, what is preferred first."""
 
 
@@ -34,9 +34,9 @@ def export_run(
 ) -> CheckpointInfo:
     """Write a run's AnyDressing file and return what it says of itself.
 
-    step: of a checkpoint, the newest when None. dtype: one of DTYPES; None is the first that keeps every bit of what
-    the run left alone, so that a garment kind can be added to a file of any dtype. Raises ValueError when `folder` is no such run, the checkpoint is
-    missing or damaged, a value does not fit the dtype, or `out` is not named `.safetensors`.
+    step: of a checkpoint, the newest when None. dtype: one of FILE_DTYPES; None is the first that keeps every bit of what
+    the run left alone, so that a garment kind can be added to a file of any dtype. Raises ValueError when `folder` is no
+    such run, the checkpoint is missing or damaged, a value does not fit the dtype, or `out` is not named `.safetensors`.
     """
     if out.suffix != ".safetensors":
         raise refusal(
@@ -44,9 +44,9 @@ def export_run(
         )
     finished, trained = _file_and_trained(RunFolder.open(folder), step)
     untouched = [tensor for name, tensor in finished.tensors.items() if name not in trained]
-    dtype = dtype or next(name for name in DTYPES if all(_fits(tensor, DTYPES[name]) for tensor in untouched))
+    dtype = dtype or next(name for name in FILE_DTYPES if all(_fits(tensor, FILE_DTYPES[name]) for tensor in untouched))
     info = replace(finished.info, title=title or finished.info.title, author=author or finished.info.author)
-    tensors = {name: tensor.to(DTYPES[dtype]) for name, tensor in finished.tensors.items()}
+    tensors = {name: tensor.to(FILE_DTYPES[dtype]) for name, tensor in finished.tensors.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, Checkpoint(info, tensors))
     return info
@@ -69,11 +69,19 @@ def _file_and_trained(run: RunFolder, step: int | None) -> tuple[Checkpoint, set
     start = load_checkpoint(run.path / START)
     named = {name.removeprefix("adapter."): tensor for name, tensor in trained.items()}
     # A resumed run may have been given other settings than at its start: how long it goes, what it shows and keeps.
-    config = parse_config(run.config, str(run.path / CONFIG), TrainConfig)
-    stated = config.memory.precision  # all that a run from before files said it can tell
-    precision = start.info.precision or (None if stated == "auto" else stated)
+    config, precision = _config(run), precision_of(run, start.info)
     info = replace(start.info, steps=start.info.steps + step, training_config_hash=config.digest, precision=precision)
     return Checkpoint(info, {**start.tensors, **named}), set(named)
+
+
+def precision_of(run: RunFolder, start: CheckpointInfo) -> Precision | None:
+    """In what a run trains: as its file said before step 0, or, where files did not say it yet, as its settings do."""
+    stated = _config(run).memory.precision
+    return start.precision or (None if stated == "auto" else stated)
+
+
+def _config(run: RunFolder) -> TrainConfig:
+    return parse_config(run.config, str(run.path / CONFIG), TrainConfig)
 
 
 def _fits(tensor: Tensor, dtype: torch.dtype) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...anydressing_core.digests import content_key
 from ...anydressing_core.refusals import refusal
 from ..data.cached import CachedData, CachedGarment
+from ..defaults import MOST_BAD
 from ..model.dressing import Outfits
 from ..run.noise import Draw
 from .config import Dropout, Losses
@@ -97,7 +98,7 @@ class DressingData:
         foreground: bool = False,
         new_slots: Sequence[str] = (),
         origin: Sequence[str] = (),
-        most_bad: float = 0.05,
+        most_bad: float = MOST_BAD,
     ) -> None:
         self.digest = content_key("dressing", cached.digest, *origin)
         self.cached, self._dropout, self._foreground = cached, dropout, foreground

@@ -82,7 +82,8 @@ class DressingStep:
             reduction=self.reading.localisation,
             present=batch.present,
         )
-        alphas = self.base.schedule.alphas_cumprod.to(noisy.device)[batch.timestep]
+        # to fp32 first: Apple's GPUs have no double precision
+        alphas = self.base.schedule.alphas_cumprod.float().to(noisy.device)[batch.timestep]
         estimate = one_step_estimate(noisy, prediction.noise, alphas)
         return Predicted(estimate, ldm_loss(prediction.noise, batch.noise), localisation)
 

@@ -71,9 +71,6 @@ class SamplingSettings:
         return [(timestep, max(timestep - stride, 0)) for timestep in range(first, 0, -stride)]
 
 
-# --- latents ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Sampled:
     """latents: (B, 4, h, w), clean. maps: A_k (B, N, h, w) in [0, 1], as `sample_latents` says, or None."""
@@ -166,6 +163,3 @@ def _mean_maps(unet: UNet2DConditionModel, sums: Mapping[str, Tensor], steps: in
         maps = rearrange(sums[site.key], "b (h w) n -> b n h w", h=height, w=width)
         drawn.append(functional.interpolate(maps, size, mode="bilinear"))
     return (torch.stack(drawn).mean(dim=0) / steps).clamp(0, 1)  # bf16 may round above 1
-
-
-# --- people ----------------------------------------------------------------------------------------------------------

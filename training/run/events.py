@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run tells while it goes: `events.jsonl` for programs, a live table or plain lines for people, tensorboard."""
+"""What a run tells while it goes: `events.jsonl` for programs, curves for TensorBoard; `display` tells people."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class RunFolder:
         size = sum(map(_serialized_size, tensors.values())) + len(state_bytes)
         try:
             if not self._checkpoint(step).exists() or self._damage(step) is not None:
-                self._refuse_full_disk(2 * size)
+                self.refuse_full_disk(2 * size)
                 self._write_and_publish(step, tensors, state_bytes)
         except OSError as error:
             raise self._not_saved(step, 2 * size, error) from error
@@ -264,7 +264,7 @@ class RunFolder:
                 raise _DamagedError(f"{name} is not what was written; its sha256 differs.")
             yield name, content
 
-    def _refuse_full_disk(self, needed: int) -> None:
+    def refuse_full_disk(self, needed: int) -> None:
         if shutil.disk_usage(self._checkpoints).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

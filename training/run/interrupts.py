@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ctrl-C and SIGTERM as a wish that the loop reads between steps."""
+"""Ctrl-C and SIGTERM as a wish to stop that long work reads between its steps."""
 
 from __future__ import annotations
 

@@ -159,7 +159,8 @@ class Trainer:
         if self.step:
             self._save()
         self._log.event("stop", step=self.step, reason=str(failure))
-        raise failure or ValueError("Another process could not read its samples; it says which and why.")
+        why, remedy = "It says which and why.", "mend the data, then go on with --resume."
+        raise failure or refusal("Another process", "could not read its samples", why, remedy)
 
     def _apply(self, broken: bool, sums: dict[str, Tensor]) -> dict[str, float] | None:
         """Take the step, unless the loss or its gradient is not a number: that is found before anything changes."""

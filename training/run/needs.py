@@ -61,9 +61,9 @@ class StepMemory:
         return self.peak * MARGIN
 
 
-Precision = Literal["bf16", "fp16"]
+HalfPrecision = Literal["bf16", "fp16"]
 
-Presets = dict[str, dict[Precision, StepMemory]]
+Presets = dict[str, dict[HalfPrecision, StepMemory]]
 """What each preset for SD1.5 at 768x576 needs, by its name and by the precision of the frozen networks."""
 
 
@@ -98,7 +98,7 @@ def smallest_preset(needs: Mapping[str, StepMemory]) -> str:
     return min(needs, key=lambda name: needs[name].needed)
 
 
-def what_fits(presets: Presets, precision: Precision, gib: float) -> str:
+def what_fits(presets: Presets, precision: HalfPrecision, gib: float) -> str:
     """What to do, in words, when a run for SD1.5 did not fit into so much memory."""
     needs = {name: by_precision[precision] for name, by_precision in presets.items()}
     best = best_preset(needs, gib)

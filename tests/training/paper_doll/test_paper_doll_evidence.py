@@ -18,7 +18,7 @@ from comfyui_anydressing.training.paper_doll.bench.evidence import (
     recognised,
     table,
 )
-from comfyui_anydressing.training.paper_doll.networks.recogniser import HEADS, KINDS
+from comfyui_anydressing.training.paper_doll.networks.recogniser import KINDS, QUESTIONS
 from comfyui_anydressing.training.paper_doll.world import sample
 
 
@@ -29,9 +29,9 @@ class Judge:
         self.answers, self.wears = answers, wears
 
     def classify(self, pictures):
-        logits = {name: torch.zeros(len(pictures), len(words)) for name, words in HEADS.items()}
+        logits = {name: torch.zeros(len(pictures), len(words)) for name, words in QUESTIONS.items()}
         for name, word in self.answers.items():
-            logits[name][:, HEADS[name].index(word)] = 1.0
+            logits[name][:, QUESTIONS[name].index(word)] = 1.0
         for rank, kind in enumerate(self.wears):
             logits["wears"][:, KINDS.index(kind)] = 9.0 - rank
         return logits

@@ -17,7 +17,7 @@ from comfyui_anydressing.training.paper_doll.networks.config import PaperDollCon
 from comfyui_anydressing.training.paper_doll.networks.export import export_network
 from comfyui_anydressing.training.paper_doll.networks.parser import ParsingData, ParsingTask, load_parser
 from comfyui_anydressing.training.paper_doll.networks.recogniser import (
-    HEADS,
+    QUESTIONS,
     SEVERAL,
     Recogniser,
     load_recogniser,
@@ -207,11 +207,11 @@ def test_other_files_are_no_recognisers(base_file, tmp_path):
 
 def test_truth_names_what_is_known_and_nothing_else():
     garment, person = truth_of_garment(GARMENT), truth_of_person(PERSON)
-    assert HEADS["kind"][int(garment["kind"])] == "hoodie"
-    assert {HEADS["colours"][place] for place in garment["colours"].nonzero().flatten()} == {"red", "navy"}
+    assert QUESTIONS["kind"][int(garment["kind"])] == "hoodie"
+    assert {QUESTIONS["colours"][place] for place in garment["colours"].nonzero().flatten()} == {"red", "navy"}
     assert int(garment["scene"]) == -1
     assert bool((garment["wears"] == -1).all())
-    assert {HEADS["wears"][place] for place in (person["wears"] > 0).nonzero().flatten()} == {"hoodie", "jeans"}
+    assert {QUESTIONS["wears"][place] for place in (person["wears"] > 0).nonzero().flatten()} == {"hoodie", "jeans"}
     assert int(person["kind"]) == -1
 
 
@@ -220,12 +220,12 @@ def test_the_loss_looks_at_known_answers_only():
         name: torch.stack([one, other])
         for (name, one), other in zip(truth_of_garment(GARMENT).items(), truth_of_person(PERSON).values(), strict=True)
     }
-    logits = {name: torch.randn(2, len(words), requires_grad=True) for name, words in HEADS.items()}
+    logits = {name: torch.randn(2, len(words), requires_grad=True) for name, words in QUESTIONS.items()}
     torch.stack(list(recognition_loss(logits, truth).values())).sum().backward()
     assert bool((logits["kind"].grad[1] == 0).all())
     assert bool((logits["scene"].grad[0] == 0).all())
     assert bool((logits["wears"].grad[0] == 0).all())
-    hats = HEADS["wears"].index("beanie")  # no hat is worn
+    hats = QUESTIONS["wears"].index("beanie")  # no hat is worn
     assert bool((logits["wears"].grad[1, :hats] != 0).all())
     assert bool((logits["wears"].grad[1, hats:] == 0).all())
 
@@ -236,7 +236,7 @@ def test_answers_are_counted_right():
         name: truth[name].float() * 2 - 1
         if name in SEVERAL
         else torch.nn.functional.one_hot(truth[name].clamp(min=0), len(words)).float()
-        for name, words in HEADS.items()
+        for name, words in QUESTIONS.items()
     }
     counts = right_answers(perfect, truth)
     assert counts["scene"] == counts["pose"] == (1, 1)

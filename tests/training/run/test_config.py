@@ -131,6 +131,13 @@ def test_a_retired_setting_is_passed_over_with_a_word(caplog, value):
     assert "memory.two_phase_texture, in my.toml, is no setting any more. " in caplog.text
 
 
+def test_a_run_of_train_base_goes_on_without_what_it_never_read(caplog):
+    least = 'preset = "recogniser-loss"\nfolder = "run"\ndata.manifest = "m.jsonl"\n'
+    old = 'data.licence = "CC0"\nmemory.checkpointing = true\npreview.people = 2\npreview.strength = 0.5\n'
+    assert parse_config(least + old, "my.toml", PaperDollConfig) == parse_config(least, "my.toml", PaperDollConfig)
+    assert caplog.text.count("is no setting any more") == 4
+
+
 def test_other_retired_settings_are_passed_over_where_they_mean_what_is_done_now(caplog):
     old = 'losses.perceptual_region = "frame"\nadapter.lora_targets = "q,k,v"\nadapter.rank = 8\n'
     assert parse(old) == parse("adapter.rank = 8\n")

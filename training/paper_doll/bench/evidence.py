@@ -17,7 +17,7 @@ from torch.nn import functional
 from ....anydressing_core.pixels import Pixels, as_unit, bytes_of
 from ...base.model import BaseModel
 from ...evaluation.metrics import mask_iou
-from ..networks.recogniser import HEADS, KINDS, OF_SLOT, Recogniser
+from ..networks.recogniser import KINDS, OF_SLOT, QUESTIONS, Recogniser
 from ..networks.views import reconstructions
 from ..world.garments import SLOTS
 from ..world.samples import Labels, Sample
@@ -53,7 +53,7 @@ def recognised(judge: Recogniser, pictures: Sequence[Pixels], truths: Sequence[L
             logits = judge.classify(_batch(pictures[some]))
         for row, labels in enumerate(truths[some]):
             for name, truth in (("scene", labels.scene), ("pose", labels.pose)):
-                scores[name] += _score(HEADS[name][int(logits[name][row].argmax())], truth)
+                scores[name] += _score(QUESTIONS[name][int(logits[name][row].argmax())], truth)
             for slot, garment in labels.garments.items():
                 of_slot = OF_SLOT[slot]
                 answer = KINDS[of_slot][int(logits["wears"][row, of_slot].argmax())]
@@ -104,7 +104,7 @@ def garments_recognised(judge: Recogniser, samples: Iterable[Sample]) -> dict[st
             with torch.no_grad():
                 logits = judge.classify(_batch([garment.flat_lay]))
             for name in scores:
-                scores[name] += _score(HEADS[name][int(logits[name][0].argmax())], getattr(labels, name))
+                scores[name] += _score(QUESTIONS[name][int(logits[name][0].argmax())], getattr(labels, name))
     return scores
 
 

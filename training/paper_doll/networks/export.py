@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ....anydressing_core.sites import UNetShape
 from ....anydressing_core.word_table import WIDTH
 from ...base.model import load_base
+from ...base.unet import HEADS
 from ...data.manifest import read_manifest
 from ...picture_files import read_unit
 from ...run.config import parse_config
@@ -25,7 +26,6 @@ from .recogniser import Recogniser, save_recogniser
 
 WORD_TABLE_SEED = 0
 MEASURED = 200  # people whose latents tell mean and deviation
-HEADS = 8
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -23,7 +23,7 @@ from ..world.samples import LABEL_SPACES
 
 KINDS = tuple(kind for slot in SLOTS for kind in LABEL_SPACES[f"{slot}_kind"])
 
-HEADS: Mapping[str, tuple[str, ...]] = {
+QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "kind": KINDS,
     "cut": LABEL_SPACES["cut"],
     "texture": LABEL_SPACES["texture"],
@@ -56,7 +56,7 @@ class Recogniser(FeatureStages):
         super().__init__(widths, kernel)
         anywhere, where = 2 * sum(widths), GRID[0] * GRID[1] * widths[-1]
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(anywhere + where * (name in WHERE), len(words)) for name, words in HEADS.items()}
+            {name: nn.Linear(anywhere + where * (name in WHERE), len(words)) for name, words in QUESTIONS.items()}
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -132,16 +132,17 @@ def truth_of_person(labels: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _unknown() -> dict[str, Tensor]:
     return {
-        name: torch.full((len(words),), -1.0) if name in SEVERAL else torch.tensor(-1) for name, words in HEADS.items()
+        name: torch.full((len(words),), -1.0) if name in SEVERAL else torch.tensor(-1)
+        for name, words in QUESTIONS.items()
     }
 
 
 def _index(head: str, word: str) -> Tensor:
-    return torch.tensor(HEADS[head].index(word))
+    return torch.tensor(QUESTIONS[head].index(word))
 
 
 def _several(head: str, words: Sequence[str]) -> Tensor:
-    return torch.tensor([float(word in words) for word in HEADS[head]])
+    return torch.tensor([float(word in words) for word in QUESTIONS[head]])
 
 
 def save_recogniser(path: Path, recogniser: Recogniser) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds what `anydressing train-base` trains, and writes what came of it."""
+"""Builds what `anydressing train-base` trains."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Picture files and bytes as the small networks take them: (3, H, W) in [0, 1]."""
+"""Views of a picture, (3, H, W) in [0, 1], that the small networks should not be misled by: dyed, softened, reconstructed."""
 
 from __future__ import annotations
 

@@ -21,16 +21,18 @@ def paint_what_is_asked() -> None:
     """Paint the seeds on standard input with the settings in the first argument, JSON for `write_sample`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     here = Path(__file__).resolve().parent
-    sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]  # or `import config` would find ours
+    sys.path[:] = [
+        path for path in sys.path if Path(path).resolve() != here
+    ]  # or its files would hide packages of their names
     _load_pack(here.parents[2])
-    manifest = importlib.import_module(f"{PACK}.training.paper_doll.world.dataset")
+    dataset = importlib.import_module(f"{PACK}.training.paper_doll.world.dataset")
 
     import cv2
 
     cv2.setNumThreads(1)  # the processes are what runs in parallel
     settings = json.loads(sys.argv[1])
     for seed in sys.stdin:
-        sys.stdout.write(json.dumps(manifest.write_sample(int(seed), **settings)) + "\n")
+        sys.stdout.write(json.dumps(dataset.write_sample(int(seed), **settings)) + "\n")
         sys.stdout.flush()
 
 
