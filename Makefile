@@ -4,10 +4,10 @@ PYTHON ?= python3
 ARGS ?=
 
 # What `make quick` runs: no ComfyUI, no network, no diffusers, no process that trains.
-QUICK = tests/core tests/training/losses tests/training/test_hardware.py tests/training/test_sheets.py tests/training/data/test_manifest.py \
-	tests/training/data/test_edges.py tests/training/evaluation/test_metrics.py tests/training/run/test_config.py \
-	tests/training/run/test_explain.py tests/training/run/test_noise.py tests/training/run/test_events.py \
-	tests/test_boundaries.py tests/test_docs.py tests/test_style.py
+QUICK = tests/core tests/training/losses tests/training/test_hardware.py tests/training/test_sheets.py \
+	tests/training/data/test_manifest.py tests/training/data/test_edges.py tests/training/evaluation/test_metrics.py \
+	tests/training/run/test_config.py tests/training/run/test_explain.py tests/training/run/test_noise.py \
+	tests/training/run/test_events.py tests/test_boundaries.py tests/test_docs.py tests/test_style.py
 
 .PHONY: help demo ui quick test setup tools
 

@@ -289,7 +289,7 @@ def test_too_many_bad_pictures_stop_a_run(commands, make_config, spoiled, tmp_pa
         ("base.checkpoint=nowhere.safetensors", "nowhere.safetensors"),
         ("base.tokenizer=nowhere", "CLIP's tokenizer was not found"),
         ("adapter.init=nowhere.safetensors", "nowhere.safetensors"),
-        ("data.resolution=[60, 48]", "multiples of 8"),
+        ("data.resolution=[60, 48]", "multiple of 8"),
         ("data.batch", "--set data.batch=2"),
     ],
 )
