@@ -112,13 +112,13 @@ def _autoencoder(channels: tuple[int, ...], **settings: int) -> AutoencoderKL:
 
 
 def _in_precision(unet: Any, vae: AutoencoderKL, text_encoder: nn.Module, features: Any, precision: str) -> Networks:
-    hardware = hardware_of(precision)
+    hardware = hardware_for(precision)
     for network, kept in ((unet, hardware.dtype), (vae, hardware.vae_dtype)):
         nn.Module.to(network, kept)  # not diffusers' own, which warns of a list that is empty here
     return Networks(unet, vae, text_encoder.float(), Dists(features))
 
 
-def hardware_of(wanted: str, device: torch.device = CPU.device) -> Hardware:
+def hardware_for(wanted: str, device: torch.device = CPU.device) -> Hardware:
     """Where and in what frozen networks compute; `auto` is taken for bf16, which every card since Ampere computes."""
     precision: Any = "bf16" if wanted == "auto" else wanted
     return Hardware(device, precision)
@@ -185,7 +185,7 @@ class Rehearsal:
             text_encoder=networks.text_encoder,  # pyright: ignore[reportArgumentType]
             tokenizer=nobody,  # pyright: ignore[reportArgumentType]
             schedule=NoiseSchedule.sd15(),
-            hardware=hardware_of(self.config.memory.precision, networks.unet.device),
+            hardware=hardware_for(self.config.memory.precision, networks.unet.device),
         )
 
 

@@ -101,9 +101,7 @@ def set_up() -> None:
 
 def set_up_tools() -> None:
     """Build .venv without ComfyUI, unless it is there, with or without one."""
-    stamp = stamp_for(None)
-    files = all(file.exists() for file in (PYTHON, COMMAND, TOOLS_STAMP))
-    if is_set_up() or (files and TOOLS_STAMP.read_text(encoding="utf-8") == stamp):
+    if is_set_up() or is_stamped(TOOLS_STAMP, None):
         return
     print(
         "Setting up the tools. The first time: some 3 GB of downloads, 5 GB on the disk, 2 to 10 minutes.", flush=True
@@ -111,15 +109,19 @@ def set_up_tools() -> None:
     make_venv()
     install(None)
     write_command()
-    TOOLS_STAMP.write_text(stamp, encoding="utf-8")
+    TOOLS_STAMP.write_text(stamp_for(None), encoding="utf-8")
 
 
 def is_set_up() -> bool:
     """Say whether nothing has changed since the last complete set-up."""
     comfyui = find() or STORE / PINNED.version
-    files = all(file.exists() for file in (PYTHON, COMMAND, STAMP))
-    built = files and all(map(is_comfyui, (comfyui, STORE / OLDEST.version)))
-    return built and STAMP.read_text(encoding="utf-8") == stamp_for(comfyui)
+    return all(map(is_comfyui, (comfyui, STORE / OLDEST.version))) and is_stamped(STAMP, comfyui)
+
+
+def is_stamped(stamp: Path, comfyui: Path | None) -> bool:
+    """Say whether .venv is complete by this stamp, and nothing that decides its content has changed since."""
+    files = all(file.exists() for file in (PYTHON, COMMAND, stamp))
+    return files and stamp.read_text(encoding="utf-8") == stamp_for(comfyui)
 
 
 def stamp_for(comfyui: Path | None) -> str:
