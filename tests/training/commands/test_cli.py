@@ -25,6 +25,7 @@ from comfyui_anydressing.training.run.events import read_events
 from comfyui_anydressing.training.run.folder import RunFolder
 from comfyui_anydressing.training.sheets import CAPTION, GAP, HEADER, MARGIN, PICTURE_HEIGHT, TITLES
 from PIL import Image
+from support.waiting import wait_until
 
 ENTRY = Path(__file__).parents[2] / "support" / "command_entry.py"
 STEPS = 20  # of the preset
@@ -75,13 +76,6 @@ def steps_so_far(run):
         if (run / "events.jsonl").exists()
         else []
     )
-
-
-def wait_for(condition, patience=300):
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def in_words(output):
@@ -136,7 +130,7 @@ def test_ten_kills_change_no_bit(commands, make_config, finished, tmp_path):
             command = commands.start("train", config, *often, *resume)
             if kills < 10:
                 taken = rng.choice((0, 1, 2))  # steps that it may still take
-                wait_for(lambda r=run, n=begun + taken, c=command: not c.running or len(steps_so_far(r)) >= n)
+                wait_until(lambda r=run, n=begun + taken, c=command: not c.running or len(steps_so_far(r)) >= n)
                 time.sleep(rng.uniform(0, 0.1 if taken else 1.0))
                 command.kill()
             status = command.wait()
@@ -156,7 +150,7 @@ def test_a_signal_ends_a_run_saved_and_its_folder_is_its_own(commands, config, t
     for number, resume in ((signal.SIGINT, []), (signal.SIGTERM, ["--resume"])):
         command = commands.start("train", config, "--set", "preview.every=0", *resume)
         before = len(steps_so_far(run)) if resume else 0
-        wait_for(lambda b=before: (run / "events.jsonl").exists() and len(steps_so_far(run)) > b)
+        wait_until(lambda b=before: (run / "events.jsonl").exists() and len(steps_so_far(run)) > b)
         other = commands.run("train", config, "--set", "preview.every=0", "--resume")
         assert_refused(*other, f"is in use by pid {command.pid}")
         command.kill(number)
@@ -178,7 +172,7 @@ def test_a_signal_while_the_caches_are_built_keeps_what_is_there(commands, make_
     if verb is UNET:
         path.write_text("steps = 2\n" + path.read_text().partition("\n")[2])  # the preset is another command's
     command = commands.start(*verb, path)
-    wait_for(lambda: "reading files" in command.output)
+    wait_until(lambda: "reading files" in command.output)
     command.kill(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM, command.output
     assert "is kept" in command.output
@@ -512,7 +506,7 @@ def test_a_sample_that_is_stopped_keeps_the_pictures_that_are_finished(
     shirt = small_data.parent / "g" / "train-0000000_upper.png"
     wanted = ("--prompt", "a woman", "--garment", f"upper={shirt}", "--count", 1000, "--steps", 5)
     command = commands.start("sample", finished, "--base", small_base, "--out", tmp_path / "out", *wanted)
-    wait_for((tmp_path / "out" / "0003.json").exists)
+    wait_until((tmp_path / "out" / "0003.json").exists)
     command.kill(signal.SIGINT)
     assert command.wait() == 128 + signal.SIGINT, command.output
     said = in_words(command.output)

@@ -28,6 +28,7 @@ from comfyui_anydressing.training.run.noise import draws_of_step
 from rich.console import Console
 from support import loop_toy as toy
 from support.loop_toy import Trouble, toy_config, train_toy
+from support.waiting import wait_until
 
 SCRIPT = Path(toy.__file__)
 
@@ -103,13 +104,6 @@ def start_two(start):
     return start_two
 
 
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def steps_told(folder):
     return len(told(folder, "step")) if (folder / "events.jsonl").exists() else 0
 
@@ -151,7 +145,7 @@ def test_killed_run_ends_as_an_unbroken_one(tmp_path, start, unbroken, workers):
     assert train_toy(config, resume=True)[0].step == 20
     assert same(trained(config.folder), unbroken)
     assert len(helpers) == workers
-    wait_until(lambda: all(map(is_gone, helpers)), seconds=20)
+    wait_until(lambda: all(map(is_gone, helpers)), patience=20)
 
 
 def test_toy_learns_by_chance_average_and_schedule(tmp_path, unbroken):

@@ -26,6 +26,7 @@ import pytest
 import torch
 from comfyui_anydressing.training.run import lock as run_lock
 from comfyui_anydressing.training.run.folder import Keep, RunFolder
+from support.waiting import wait_until
 
 CONFIG = 'preset = "smoke"\n'
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
@@ -425,13 +426,6 @@ def test_ten_kills_at_random_moments_lose_nothing(run):
         assert len(after) >= min(2, len(seen))
         assert all(is_whole(run, step, values) for step in after)
     assert mid_save >= 1
-
-
-def wait_until(there, seconds=20):
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_kept(run):
