@@ -6,15 +6,77 @@ Training and inference share these functions: a garment is padded onto white, ne
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .ground import NEAR_WHITE, ground_cells
 from .latents import CELL
 
 WHITE = 1.0
-NEAR_WHITE = 0.94
-"""Pixels at least this bright in every channel (in [-1, 1]) may be background: 247 of 255, above JPEG noise."""
+MARGIN = 0.05
+"""White around a garment that was cut out, as a share of its longer side."""
+
+MASK_THRESHOLD = 0.5
+LEAST_SHOWN = 0.005
+"""The share of a canvas that must be darker than near white, or nothing can be read from it."""
+
+MOST_KEPT = 0.85
+"""A garment that seems to fill more of its picture than this was hardly told from the ground."""
+
+
+@dataclass(frozen=True)
+class GarmentCanvas:
+    """A garment as GarmentsNet sees it.
+
+    picture: (1, 3, H, W) in [-1, 1]. cells: which latent cells show the garment, (h, w) bool. share: of its picture,
+    without the bars around it, that the garment takes. masked: whether a mask told, and not the ground.
+    """
+
+    picture: Tensor
+    cells: Tensor
+    share: float
+    masked: bool
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether garment and ground differ as far as anybody can tell."""
+        return self.masked or 0 < self.share <= MOST_KEPT
+
+    @property
+    def preview(self) -> Tensor:
+        """The picture with what does not show the garment greyed out."""
+        kept = functional.interpolate(self.cells[None, None].float(), scale_factor=CELL)
+        return torch.where(kept > 0, self.picture, self.picture * 0.25 + 0.25)
+
+    @property
+    def is_nearly_empty(self) -> bool:
+        """Whether there is next to nothing but white: most often the mask was the wrong way round."""
+        return float((self.picture.amin(dim=1) < NEAR_WHITE).float().mean()) < LEAST_SHOWN
+
+
+def lay_out(image: Tensor, height: int, width: int, mask: Tensor | None = None) -> GarmentCanvas:
+    """Lay a garment on a white canvas, centred, its aspect ratio kept: the one rule of node, trainer and `data check`.
+
+    image: (1, 3, H, W) in [-1, 1]. height, width: the canvas in pixels, in whole cells. mask: (1, 1, H, W) in [0, 1], 1
+    on the garment (its alpha channel, say), somewhere above 0.5; the canvas then holds what lies within, cut out with a
+    little margin. Without one it holds the whole picture, and cells of plain ground that reach its border do not count.
+    """
+    if mask is not None:
+        box = _box_around(mask)
+        share = float((mask > MASK_THRESHOLD).float().mean())
+        image, mask = _cropped(image, box), _cropped(mask, box)
+        picture = garment_canvas(image, height, width, mask)
+        cells = functional.max_pool2d(_letterbox(mask, height, width, 0.0).clamp(0, 1), CELL)[0, 0] > MASK_THRESHOLD
+        return GarmentCanvas(picture, cells, share, masked=True)
+    picture = garment_canvas(image, height, width)
+    (inner_height, inner_width), (top, left) = _fit(image, height, width)
+    inner = picture[..., top : top + inner_height, left : left + inner_width]
+    cells = ~ground_cells(inner, (height, width), (top, left))
+    share = min(1.0, float(cells.sum()) * CELL**2 / (inner_height * inner_width))
+    return GarmentCanvas(picture, cells, share, masked=False)
 
 
 def garment_canvas(image: Tensor, height: int, width: int, mask: Tensor | None = None) -> Tensor:
@@ -26,32 +88,6 @@ def garment_canvas(image: Tensor, height: int, width: int, mask: Tensor | None =
     if mask is not None:
         image = image * mask + WHITE * (1 - mask)
     return _letterbox(image, height, width, WHITE).clamp(-1, 1)
-
-
-def canvas_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Fit a garment mask (1, 1, H, W) in [0, 1] as `garment_canvas` fits its picture: (1, 1, height, width)."""
-    return _letterbox(mask, height, width, 0.0).clamp(0, 1)
-
-
-def foreground_cells(canvas: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Which latent cells of a canvas show the garment.
-
-    canvas: (1, 3, H, W) in [-1, 1], H and W in whole cells (`latents.is_whole`). mask: (1, 1, H, W) in [0, 1], from
-    `canvas_mask`; without one, all cells count but the near-white ones connected to the border, so that white inside the
-    garment's outline stays. Returns (h, w) bool.
-    """
-    if mask is not None:
-        return functional.max_pool2d(mask, CELL)[0, 0] > 0.5
-    # A cell is blank when its darkest pixel is near white.
-    darkest = -functional.max_pool2d(-canvas.amin(dim=1, keepdim=True), CELL)  # -> (1, 1, h, w)
-    blank = functional.pad((darkest >= NEAR_WHITE).float(), (1, 1, 1, 1), value=1.0)
-    outside = torch.zeros_like(blank)
-    outside[..., 0, :] = outside[..., -1, :] = outside[..., :, 0] = outside[..., :, -1] = 1.0
-    while True:
-        grown = _spread(outside) * blank
-        if torch.equal(grown, outside):
-            return outside[0, 0, 1:-1, 1:-1] == 0
-        outside = grown
 
 
 def foreground_tokens(cells: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -67,18 +103,35 @@ def region_on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     return functional.adaptive_avg_pool2d(mask[None, None].float(), grid).flatten()
 
 
-def _letterbox(image: Tensor, height: int, width: int, fill: float) -> Tensor:
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels, the last two beyond the box, as Pillow has them; it may reach beyond the picture."""
+
+
+def _box_around(mask: Tensor) -> Box:
+    """The box of what is masked (1, 1, H, W), with a margin."""
+    rows, columns = ((mask[0, 0] > MASK_THRESHOLD).any(dim=side).nonzero().flatten() for side in (1, 0))
+    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    margin = round(MARGIN * max(right - left, bottom - top))
+    return left - margin, top - margin, right + margin, bottom + margin
+
+
+def _cropped(image: Tensor, box: Box) -> Tensor:
+    """The box of a picture, 0 beyond its edges."""
+    left, top, right, bottom = box
+    return functional.pad(image, (-left, right - image.shape[-1], -top, bottom - image.shape[-2]))
+
+
+def _fit(image: Tensor, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width that a picture has on the canvas, and where its top left corner lies."""
     scale = min(height / image.shape[-2], width / image.shape[-1])
     inner = (
         min(height, max(1, round(image.shape[-2] * scale))),
         min(width, max(1, round(image.shape[-1] * scale))),
     )
+    return inner, ((height - inner[0]) // 2, (width - inner[1]) // 2)
+
+
+def _letterbox(image: Tensor, height: int, width: int, fill: float) -> Tensor:
+    inner, (top, left) = _fit(image, height, width)
     image = functional.interpolate(image.float(), inner, mode="bicubic", antialias=True, align_corners=False)
-    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     return functional.pad(image, (left, width - inner[1] - left, top, height - inner[0] - top), value=fill)
-
-
-def _spread(marked: Tensor) -> Tensor:
-    """Mark the four neighbours of every marked cell."""
-    up_down = functional.max_pool2d(marked, (3, 1), stride=1, padding=(1, 0))
-    return torch.maximum(up_down, functional.max_pool2d(marked, (1, 3), stride=1, padding=(0, 1)))

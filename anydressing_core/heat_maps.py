@@ -25,6 +25,9 @@ COLOURS: tuple[Colour, ...] = (
 )
 """One for each of eight garments: Okabe and Ito's, which colour-blind readers can tell apart, strongest first."""
 
+COLOUR_NAMES = ("orange", "blue", "green", "pink", "amber", "sky", "yellow", "grey")
+"""What people call them."""
+
 VEIL = 0.8
 """How much of the picture a veil covers where the map is 1; the rest lets the shapes beneath be seen."""
 
@@ -36,6 +39,24 @@ def confusion(maps: Tensor) -> float:
     """
     total = maps.float().sum(dim=0)
     return float((total - maps.float().amax(dim=0)).sum() / total.sum().clamp(min=1e-12))
+
+
+def colours_of(slots: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Which of `COLOURS` each garment gets, by its slot, so that a slot looks alike in all pictures.
+
+    slots: of the garments that are worn. known: slots whose colours are kept for them, in the order of the colours; a
+    second garment of a slot, and one of any other slot, gets the first colour that is free.
+    """
+    chosen: dict[int, int] = {}
+    for index, slot in enumerate(slots):
+        wanted = known.index(slot) if slot in known else len(COLOURS)
+        if wanted < len(COLOURS) and wanted not in chosen.values():
+            chosen[index] = wanted
+    for index in range(len(slots)):
+        if index not in chosen:
+            free = (colour for colour in range(len(COLOURS)) if colour not in chosen.values())
+            chosen[index] = next(free, index % len(COLOURS))
+    return [chosen[index] for index in range(len(slots))]
 
 
 def overlay(picture: NDArray[np.uint8], maps: Tensor, colours: Sequence[Colour] = COLOURS) -> NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,12 @@ from ..anydressing_core.refusals import refusal
 from .attention_patch import dress_model
 from .bank import make_bank
 from .garment import Garment
-from .inputs import number
+from .inputs import number, require_garment, require_model
+from .notes import tell
 from .types import CATEGORY, SEARCH_ALIASES, GarmentWire, range_inputs
 from .unet import require_garment_match, unet_shape
 
 MOST_GARMENTS = 8
-
-logger = logging.getLogger(__name__)
 
 
 class AnyDressingApply(io.ComfyNode):
@@ -46,7 +44,7 @@ class AnyDressingApply(io.ComfyNode):
                             "does not matter.",
                         ),
                         prefix="garment_",
-                        min=1,
+                        min=0,  # or a muted first garment would refuse the run
                         max=MOST_GARMENTS,
                     ),
                     tooltip=f"The garments to wear together, 1 to {MOST_GARMENTS}.",
@@ -62,6 +60,7 @@ class AnyDressingApply(io.ComfyNode):
                 ),
                 *range_inputs("dressing", advanced=True),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[io.Model.Output(display_name="model", tooltip="The dressed model, for any sampler.")],
         )
 
@@ -75,6 +74,7 @@ class AnyDressingApply(io.ComfyNode):
         garments: Mapping[str, Garment | None] | None = None,
         **extra: Any,
     ) -> io.NodeOutput:
+        require_model(model)
         strength = number("strength", strength, 0.0, 2.0)
         start = number("start_percent", start_percent, 0.0, 1.0)
         end = number("end_percent", end_percent, 0.0, 1.0)
@@ -85,7 +85,7 @@ class AnyDressingApply(io.ComfyNode):
 
         worn = sorted((garment for garment in worn if garment.effective), key=lambda garment: garment.order)
         if not worn or strength == 0 or start >= end:
-            logger.info("AnyDressing: nothing is worn: strength 0, no garment with a weight, or an empty range.")
+            tell(cls, "nothing is worn: strength 0, no garment with a weight, or an empty range.")
             return io.NodeOutput(model.clone())
         bank = make_bank(model, shape, worn)
         return io.NodeOutput(dress_model(model, shape, worn, bank, strength, start, end))
@@ -102,11 +102,14 @@ def _connected(garments: Mapping[str, Garment | None], extra: Mapping[str, Any])
             f"connect at most {MOST_GARMENTS}; a second AnyDressing Apply after this one adds more.",
         )
     worn = [garment for garment in garments.values() if garment is not None]
+    for name, garment in garments.items():
+        if garment is not None:
+            require_garment(f"garments.{name}", garment)
     if not worn:
         raise refusal(
             "garments:",
             "no garment is connected",
-            "There is nothing to wear.",
+            "There is nothing to wear; every garment may be muted or bypassed.",
             "connect AnyDressing Garment Encode to a garment socket, or bypass this node (Ctrl+B).",
         )
     names = sorted({garment.anydressing.name for garment in worn})

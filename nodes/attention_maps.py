@@ -18,10 +18,14 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 from torch.nn import functional
 
-from ..anydressing_core.heat_maps import COLOURS, confusion, overlay
+from ..anydressing_core.heat_maps import COLOUR_NAMES, COLOURS, colours_of, confusion, overlay
 from ..anydressing_core.pixels import as_unit, bytes_of
 from ..anydressing_core.refusals import refusal
 from .attention_patch import Dressing, dressings_of, record_maps
+from .inputs import require_conditioning, require_latent, require_model
+from .loader import COMMON_SLOTS
+from .notes import tell
+from .pictures import require_image
 from .types import CATEGORY, SEARCH_ALIASES
 
 LEVELS = (0.1, 0.3, 0.5, 0.7)
@@ -43,6 +47,7 @@ class AnyDressingAttentionMaps(io.ComfyNode):
             "garments share the same places. Use it when garments bleed into each other.",
             search_aliases=[*SEARCH_ALIASES, "heat map", "debug"],
             is_output_node=True,  # it shows its overlay itself
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from AnyDressing Apply."),
                 io.Conditioning.Input("positive", tooltip="The positive prompt that the picture was made with."),
@@ -61,15 +66,11 @@ class AnyDressingAttentionMaps(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, positive: Any, samples: dict[str, Any], image: Tensor) -> io.NodeOutput:
-        dressings = dressings_of(model)
-        if not dressings:
-            raise refusal(
-                "model:",
-                "this MODEL wears nothing",
-                "It does not come from AnyDressing Apply, or strength, weights or ranges leave no garment.",
-                "connect the MODEL from AnyDressing Apply, with a strength above 0.",
-            )
+        require_model(model)
+        require_conditioning("positive", positive)
+        require_latent("samples", samples)
         latent = samples["samples"]
+        require_image("image", image)
         if latent.ndim != 4 or len(image) != len(latent):
             raise refusal(
                 "image:",
@@ -77,21 +78,17 @@ class AnyDressingAttentionMaps(io.ComfyNode):
                 "The veils of a latent belong on its own picture.",
                 "connect the VAE Decode of the same latent.",
             )
-        record = _Record(dressings, len(latent), (latent.shape[-2], latent.shape[-1]))
-        _show(record_maps(model, record), positive, latent)
+        record = _Record(dressings_of(model), len(latent), (latent.shape[-2], latent.shape[-1]))
+        if record.dressings:
+            _show(record_maps(model, record), positive, latent)
         maps = record.maps()  # -> (B, N, h, w)
-        if not maps.any():
-            raise refusal(
-                "model:",
-                "no garment was worn while the picture was looked at",
-                "Their ranges, or those of AnyDressing Apply, leave out the middle of the sampling.",
-                "let at least one garment act between 0.1 and 0.7.",
-            )
-        sheet = torch.stack([_veiled(picture, one) for picture, one in zip(image, maps, strict=True)])
+        colours = colours_of(record.slots, COMMON_SLOTS)
+        sheet = torch.stack([_veiled(picture, one, colours) for picture, one in zip(image, maps, strict=True)])
         height, width = image.shape[1:3]
         masks = functional.interpolate(maps, (height, width), mode="bilinear").flatten(0, 1).clamp(0, 1)
         score = confusion(maps.transpose(0, 1))
-        text = f"confusion {score:.2f}; " + ", ".join(_legend(record.slots))
+        text = _words(record.slots, colours, maps, score)
+        tell(cls, text)
         preview = ui.PreviewImage(sheet, cls=cls).as_dict() | {"text": (text,)}
         return io.NodeOutput(sheet, masks, score, ui=preview)
 
@@ -127,10 +124,14 @@ class _Record:
             self.seen.setdefault((place, garment), []).append(fine[:, column])
 
     def maps(self) -> Tensor:
-        """The means over sites and levels of noise: (B, N, h, w); 0 for a garment that was never worn."""
+        """The means over sites and levels of noise: (B, N, h, w); 0 for a garment that was never worn.
+
+        A MODEL that wears nothing has one empty map, so that whoever reads them finds one.
+        """
         keys = [(place, index) for place, one in enumerate(self.dressings) for index in range(len(one.slots))]
         never = [torch.zeros(self.batch, *self.size)]
-        return torch.stack([torch.stack(self.seen.get(key, never)).mean(dim=0) for key in keys], dim=1)
+        means = [torch.stack(self.seen.get(key, never)).mean(dim=0) for key in keys]
+        return torch.stack(means or never, dim=1)
 
 
 def _show(model: Any, positive: Any, latent: Tensor) -> None:
@@ -147,16 +148,21 @@ def _show(model: Any, positive: Any, latent: Tensor) -> None:
     comfy.sample.sample_custom(model, noise, 1.0, sampler, sigmas, positive, [], latent, seed=SEED, disable_pbar=True)
 
 
-def _veiled(picture: Tensor, maps: Tensor) -> Tensor:
+def _veiled(picture: Tensor, maps: Tensor, colours: Sequence[int]) -> Tensor:
     """One picture (H, W, 3) in [0, 1] in grey under its maps (N, h, w)."""
     grey = (picture[..., :3].float().cpu() @ torch.tensor([0.299, 0.587, 0.114]))[..., None].expand(-1, -1, 3)
     pixels = bytes_of(grey)
-    colours = [COLOURS[index % len(COLOURS)] for index in range(len(maps))]
-    return as_unit(overlay(pixels, maps, colours)).movedim(0, -1)
+    tints = [COLOURS[index] for index in colours] or COLOURS
+    return as_unit(overlay(pixels, maps, tints)).movedim(0, -1)
 
 
-NAMES = ("orange", "blue", "green", "pink", "amber", "sky", "yellow", "grey")
-
-
-def _legend(slots: Sequence[str]) -> list[str]:
-    return [f"{slot}: {NAMES[index % len(NAMES)]}" for index, slot in enumerate(slots)]
+def _words(slots: Sequence[str], colours: Sequence[int], maps: Tensor, score: float) -> str:
+    """The legend and the score, or why there is nothing to see."""
+    if not slots:
+        return (
+            "nothing is worn: this MODEL comes from no AnyDressing Apply, or strength, weights or ranges leave nothing."
+        )
+    if not maps.any():
+        return "nothing is worn where this node looks: the ranges leave out 0.1 to 0.7 of the sampling."
+    named = [f"{slot}: {COLOUR_NAMES[colour]}" for slot, colour in zip(slots, colours, strict=True)]
+    return f"{', '.join(named)}; confusion {score:.2f}"

@@ -7,25 +7,23 @@ One node for each garment: ComfyUI's output cache then re-encodes only the garme
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
-from torch.nn import functional
 
-from ..anydressing_core.canvas import canvas_mask, foreground_cells, foreground_tokens, garment_canvas
+from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, is_whole, latent_size
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .garment import AnyDressing, Garment
 from .garments_net import Tokens, garment_features
-from .inputs import number
+from .inputs import choice, number, require_anydressing, require_model, require_vae
 from .loader import known_slots
+from .notes import tell
 from .pictures import garment_picture, to_image
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
 from .unet import require_file_match, require_standard_context, unet_shape
@@ -56,8 +54,8 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                 AnyDressingWire.Input("anydressing", tooltip="From the AnyDressing Loader."),
                 io.Image.Input(
                     "image",
-                    tooltip="One garment, best laid flat on white, 512 pixels or more. It is padded on white, never "
-                    "stretched.",
+                    tooltip="One garment, best laid flat on white or any plain ground, 512 pixels or more. It is padded on "
+                    "white, never stretched.",
                 ),
                 io.Combo.Input(
                     "slot", options=known_slots(), tooltip="What kind of garment this is; the file must know it."
@@ -65,8 +63,10 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White on the garment; the rest becomes white background. LoadImage's MASK is white where "
-                    "the picture is transparent: put Invert Mask between. It must have the picture's shape; an all-black mask counts as none.",
+                    tooltip="White on the garment, which is cut out along it and laid on white. Masks come both ways round: "
+                    "Load Image's MASK of a transparent picture is white around the garment (turn invert_mask on); what you "
+                    "paint over the garment in the Mask Editor is white on it (leave it off). The preview shows what is "
+                    "taken. A mask that hides nothing counts as none.",
                 ),
                 io.Combo.Input(
                     "size",
@@ -95,7 +95,15 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     advanced=True,
                     tooltip="Read the garment with your LoRAs in the model. Off is what files are trained with.",
                 ),
+                io.Boolean.Input(
+                    "invert_mask",
+                    default=False,
+                    optional=True,
+                    tooltip="The mask is white around the garment and black on it, as Load Image's MASK of a transparent "
+                    "picture is.",
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 GarmentWire.Output(
                     display_name="garment", tooltip="For AnyDressing Apply, or AnyDressing Garment Settings before it."
@@ -117,43 +125,37 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         garment_tokens: str = "as trained",
         keep_loras: bool = False,
         mask: Any = None,
+        invert_mask: bool = False,
     ) -> io.NodeOutput:
+        require_vae(vae)
         shape = _check_model(model, anydressing)
         _check_slot(slot, anydressing)
-        picture = _lay_out(image, mask, _canvas_size(size, width, height, anydressing), garment_tokens, anydressing)
+        canvas_size = _canvas_size(choice("size", size, SIZES), width, height, anydressing)
+        counted = _counted(choice("garment_tokens", garment_tokens, TOKEN_BUDGETS), anydressing)
+        found = garment_picture(image, mask, invert=invert_mask)
+        canvas = lay_out(found.picture, *canvas_size, found.mask)
+        _refuse_blank(canvas, found.origin, counted)
+        tell(cls, _words(canvas, found.origin, counted))
         progress = comfy.utils.ProgressBar(2)
 
-        latent = _encode_picture(vae, picture.canvas)
+        latent = _encode_picture(vae, canvas.picture)
         progress.update(1)
         comfy.model_management.throw_exception_if_processing_interrupted()
         tokens = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
         progress.update(1)
 
-        if picture.cells is not None:
-            tokens = _keep_foreground(shape, tokens, picture.cells)
+        if counted == "foreground":
+            tokens = _keep_foreground(shape, tokens, canvas.cells)
         content = ordered_digest(latent, tokens[-1][0], slot, anydressing.identity)
-        _log(slot, picture.canvas, tokens)
+        _log(slot, canvas.picture, tokens)
         garment = Garment(anydressing, shape, slot, content, tokens)
-        return io.NodeOutput(garment, ui=ui.PreviewImage(to_image(picture.preview), cls=cls))
-
-
-@dataclass(frozen=True)
-class LaidOutPicture:
-    """A garment on its canvas (1, 3, H, W) in [-1, 1]; cells (h, w) bool tell which count, None when all do."""
-
-    canvas: Tensor
-    cells: Tensor | None
-
-    @property
-    def preview(self) -> Tensor:
-        """The garment as the network sees it, with what does not count greyed out."""
-        if self.cells is None:
-            return self.canvas
-        kept = functional.interpolate(self.cells[None, None].float(), scale_factor=CELL)
-        return torch.where(kept > 0, self.canvas, self.canvas * 0.25 + 0.25)
+        seen = canvas.picture if counted == "all" else canvas.preview
+        return io.NodeOutput(garment, ui=ui.PreviewImage(to_image(seen), cls=cls))
 
 
 def _check_model(model: Any, anydressing: AnyDressing) -> UNetShape:
+    require_model(model)
+    require_anydressing(anydressing)
     shape = unet_shape(model)
     if anydressing.checkpoint is None:
         require_standard_context(shape, model)
@@ -163,6 +165,8 @@ def _check_model(model: Any, anydressing: AnyDressing) -> UNetShape:
 
 
 def _check_slot(slot: str, anydressing: AnyDressing) -> None:
+    if not isinstance(slot, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        choice("slot", slot, known_slots())
     if anydressing.checkpoint is None or slot in anydressing.checkpoint.info.slots:
         return
     trained = ", ".join(anydressing.checkpoint.info.slots)
@@ -189,22 +193,49 @@ def _canvas_size(size: str, width: int, height: int, anydressing: AnyDressing) -
     return half_size(anydressing.resolution) if size == "half" else anydressing.resolution
 
 
-def _lay_out(image: Any, mask: Any, size: tuple[int, int], budget: str, anydressing: AnyDressing) -> LaidOutPicture:
-    picture, kept = garment_picture(image, mask)
-    canvas = garment_canvas(picture, *size, mask=kept)
-    if budget == "as trained":
-        budget = "all" if anydressing.checkpoint is None else anydressing.checkpoint.info.garment_tokens
-    if budget == "all":
-        return LaidOutPicture(canvas, None)
-    cells = foreground_cells(canvas, None if kept is None else canvas_mask(kept, *size))
-    if not cells.any():
+def _counted(budget: str, anydressing: AnyDressing) -> str:
+    """Which tokens take part: "all" or "foreground"."""
+    if budget != "as trained":
+        return budget
+    return "all" if anydressing.checkpoint is None else anydressing.checkpoint.info.garment_tokens
+
+
+def _refuse_blank(canvas: GarmentCanvas, origin: str, counted: str) -> None:
+    if canvas.is_nearly_empty:
+        by_mask = origin == "mask"
+        raise refusal(
+            "mask:" if by_mask else "image:",
+            "next to nothing but white is left of the picture" if by_mask else "it is white all over",
+            "The mask seems to be the wrong way round: it takes what is white and hides the rest."
+            if by_mask
+            else "There is no garment to read.",
+            "switch invert_mask, or make the mask from this very picture." if by_mask else "connect another picture.",
+        )
+    if counted == "foreground" and not canvas.cells.any():
         raise refusal(
             "image:",
-            "no garment can be told from the background",
-            "Everything is near white, or outside the mask, and garment_tokens asks for the garment alone.",
+            "no garment can be told from the ground",
+            "Everything has the colour of the picture's border, and garment_tokens asks for the garment alone.",
             "connect a mask that is white on the garment, or set garment_tokens to all.",
         )
-    return LaidOutPicture(canvas, cells)
+
+
+def _words(canvas: GarmentCanvas, origin: str, counted: str) -> str:
+    """What of the picture is taken for the garment, and how that was told."""
+    if canvas.masked:
+        how = {
+            "mask": "by the mask",
+            "alpha": "by its transparency",
+            "black": "on pure black, taken for the transparency that Load Image drops",
+        }
+        return f"the garment is {canvas.share:.0%} of the picture, {how[origin]}."
+    if canvas.is_told_apart:
+        rest = "left out" if counted == "foreground" else "read along"
+        return f"the garment is {canvas.share:.0%} of the picture; the plain ground around it is {rest}."
+    return (
+        f"garment and ground could not be told apart ({canvas.share:.0%} of the picture is no plain ground): all of that is "
+        "read. A mask helps; ComfyUI's Remove Background makes one."
+    )
 
 
 def _encode_picture(vae: Any, canvas: Tensor) -> Tensor:

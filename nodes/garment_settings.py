@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .garment import Garment
-from .inputs import number
+from .inputs import number, require_garment
 from .pictures import region_mask
 from .types import CATEGORY, SEARCH_ALIASES, GarmentWire, range_inputs
 
@@ -33,7 +33,8 @@ class AnyDressingGarmentSettings(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly this garment shows beside the others. 0 leaves it out altogether.",
+                    tooltip="How strongly this garment shows beside the others. However small it is, the garment keeps its "
+                    "places; 0 takes it off, and the others get them.",
                 ),
                 *range_inputs("the garment"),
                 io.Mask.Input(
@@ -54,6 +55,7 @@ class AnyDressingGarmentSettings(io.ComfyNode):
         end_percent: float = 1.0,
         region: Any = None,
     ) -> io.NodeOutput:
+        require_garment("garment", garment)
         return io.NodeOutput(
             garment._replace(
                 weight=number("weight", weight, 0.0, 2.0),

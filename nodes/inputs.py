@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ComfyUI lets through unchecked: numbers from linked nodes and from outside the editor."""
+"""What ComfyUI lets through unchecked: values from linked nodes and from outside the editor."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from ..anydressing_core.refusals import refusal
+from ..anydressing_core.refusals import quote, refusal
+from .garment import AnyDressing, Garment
 
 
 def number(name: str, value: object, low: float, high: float) -> float:
@@ -19,3 +22,57 @@ def number(name: str, value: object, low: float, high: float) -> float:
             f"set {name} to a number from {low:g} to {high:g}.",
         )
     return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def choice(name: str, value: object, options: Sequence[str]) -> str:
+    """Return `value` when it is one of the options. ComfyUI checks no linked value."""
+    if not isinstance(value, str) or value not in options:
+        raise refusal(
+            f"{name}:",
+            f"must be one of {', '.join(options)}, got {quote(value)}",
+            "The value came from a linked node or from outside the editor.",
+            f"choose {name} from its list.",
+        )
+    return value
+
+
+def require_model(model: Any) -> None:
+    """Raise ValueError unless this is what a MODEL wire carries."""
+    _require_wire("model", model, hasattr(model, "model") and hasattr(model, "clone"), "MODEL", "a checkpoint loader")
+
+
+def require_vae(vae: Any) -> None:
+    """Raise ValueError unless this is what a VAE wire carries."""
+    _require_wire("vae", vae, hasattr(vae, "encode") and hasattr(vae, "decode"), "VAE", "a checkpoint loader")
+
+
+def require_anydressing(value: Any) -> None:
+    """Raise ValueError unless this is what an ANYDRESSING wire carries."""
+    _require_wire("anydressing", value, isinstance(value, AnyDressing), "ANYDRESSING", "the AnyDressing Loader")
+
+
+def require_garment(name: str, value: Any) -> None:
+    """Raise ValueError unless this is what an ANYDRESSING_GARMENT wire carries."""
+    _require_wire(name, value, isinstance(value, Garment), "GARMENT", "AnyDressing Garment Encode")
+
+
+def require_conditioning(name: str, value: Any) -> None:
+    """Raise ValueError unless this is what a CONDITIONING wire carries."""
+    pairs = isinstance(value, list) and all(isinstance(one, list | tuple) and len(one) == 2 for one in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    _require_wire(name, value, pairs, "CONDITIONING", "CLIP Text Encode")
+
+
+def require_latent(name: str, value: Any) -> None:
+    """Raise ValueError unless this is what a LATENT wire carries."""
+    held: Any = value.get("samples") if isinstance(value, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    _require_wire(name, value, hasattr(held, "ndim"), "LATENT", "a sampler")
+
+
+def _require_wire(name: str, value: object, valid: bool, kind: str, source: str) -> None:
+    if not valid:
+        raise refusal(
+            f"{name}:",
+            f"must be a {kind} from another node, got {quote(value)}",
+            "A value was written where a wire belongs.",
+            f"connect the {kind} output of {source}.",
+        )

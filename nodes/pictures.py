@@ -3,32 +3,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..anydressing_core.canvas import LEAST_SHOWN, MASK_THRESHOLD
 from ..anydressing_core.pixels import signed_of, unit_of
 from ..anydressing_core.refusals import refusal
 
 SMALLEST_SIDE = 16
 
 
-def garment_picture(image: Any, mask: Any = None) -> tuple[Tensor, Tensor | None]:
-    """Check one garment's picture and mask.
+class GarmentPicture(NamedTuple):
+    """One garment's picture (1, 3, H, W) in [-1, 1], its mask (1, 1, H, W) in [0, 1] or None, and what the mask is."""
+
+    picture: Tensor
+    mask: Tensor | None
+    origin: Literal["mask", "alpha", "black", ""]
+
+
+def garment_picture(image: Any, mask: Any = None, *, invert: bool = False) -> GarmentPicture:
+    """Check one garment's picture and find out where in it the garment is: by mask, by alpha, or by neither.
 
     image: IMAGE (1, H, W, 3 or 4) in [0, 1]; a fourth channel is alpha. mask: MASK (1, H', W') or None, 1 on the
-    garment; all zero counts as no mask, because LoadImage gives that for a picture without alpha.
-    Returns the picture (1, 3, H, W) in [-1, 1] and the mask (1, 1, H, W) in [0, 1] or None.
+    garment, or with `invert` 0. One that hides nothing counts as none, and so does one that is all zero, because
+    LoadImage gives that for a picture without alpha. Pure black all around a picture is what LoadImage leaves of
+    transparency, and is taken for it.
     """
     _require_one_picture(image)
     picture = image.movedim(-1, 1).float().clamp(0, 1).cpu()
-    kept = _garment_mask(mask, picture.shape[-2:])
-    if picture.shape[1] == 4:
-        alpha = picture[:, 3:]
+    kept, origin = _garment_mask(mask, picture.shape[-2:], invert), "mask"
+    if picture.shape[1] == 4 and bool((picture[:, 3:] < 1).any()):
+        alpha, origin = picture[:, 3:], "alpha" if kept is None else "mask"
         kept = alpha if kept is None else kept * alpha
-    return signed_of(picture[:, :3]), kept
+    if kept is None:
+        kept, origin = _around_black(picture[:, :3]), "black"
+    if kept is None:
+        return GarmentPicture(signed_of(picture[:, :3]), None, "")
+    if not (kept > MASK_THRESHOLD).any():
+        raise refusal(
+            "mask:" if mask is not None else "image:",
+            "nothing of the garment is left",
+            "Mask or transparency hide all of it: white in a mask keeps, black hides, and invert_mask turns that round.",
+            "switch invert_mask, or make the mask from this very picture.",
+        )
+    return GarmentPicture(signed_of(picture[:, :3]), kept, origin)
 
 
 def region_mask(mask: Any) -> Tensor:
@@ -49,14 +72,19 @@ def to_image(picture: Tensor) -> Tensor:
     return unit_of(picture).clamp(0, 1).movedim(1, -1)
 
 
-def _require_one_picture(image: Any) -> None:
+def require_image(name: str, image: Any) -> None:
+    """Raise ValueError unless this is what an IMAGE wire carries: (B, H, W, 3 or 4)."""
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise refusal(
-            "image:",
+            f"{name}:",
             f"expected a picture, got {_kind(image)}",
-            "The garment must come as an IMAGE with three or four channels.",
-            "connect a LoadImage node or any other IMAGE output.",
+            "It must come as an IMAGE with three or four channels.",
+            "connect a Load Image node or any other IMAGE output.",
         )
+
+
+def _require_one_picture(image: Any) -> None:
+    require_image("image", image)
     frames, height, width = image.shape[:3]
     if frames != 1:
         raise refusal(
@@ -81,12 +109,16 @@ def _require_one_picture(image: Any) -> None:
         )
 
 
-def _garment_mask(mask: Any, size: torch.Size) -> Tensor | None:
+def _garment_mask(mask: Any, size: torch.Size, invert: bool) -> Tensor | None:
+    """The mask (1, 1, H, W) on the picture, 1 on the garment; None when it hides nothing."""
     if mask is None:
         return None
     tensor = _require_mask("mask", mask)
     if not tensor.any():
         return None
+    kept = 1 - tensor if invert else tensor
+    if bool((kept == kept.flatten()[0]).all()):  # of one value: where it lies does not matter
+        return None if bool(kept.all()) else torch.zeros(1, 1, *size)
     if abs(tensor.shape[0] * size[1] - tensor.shape[1] * size[0]) > max(*tensor.shape, *size):  # a pixel of rounding
         raise refusal(
             "mask:",
@@ -94,7 +126,18 @@ def _garment_mask(mask: Any, size: torch.Size) -> Tensor | None:
             "A mask of another shape does not lie on the garment.",
             "make the mask from the same picture, or crop both alike.",
         )
-    return functional.interpolate(tensor[None, None], tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
+    return functional.interpolate(kept[None, None], tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def _around_black(picture: Tensor) -> Tensor | None:
+    """Where a picture (1, 3, H, W) lies on pure black that reaches all around its border: 1 on it; None elsewhere."""
+    black = picture.amax(dim=1)[0] == 0
+    border = torch.cat([black[0], black[-1], black[:, 0], black[:, -1]])
+    if not bool(border.all()):
+        return None
+    _, pieces = cv2.connectedComponents(black.numpy().astype(np.uint8), connectivity=4)
+    kept = torch.from_numpy(pieces != pieces[0, 0])
+    return kept.float()[None, None] if kept.float().mean() > LEAST_SHOWN else None
 
 
 def _require_mask(name: str, mask: Any) -> Tensor:

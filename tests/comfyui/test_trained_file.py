@@ -159,7 +159,7 @@ class Trainer:
         adapter = Adapter(checkpoint.info, self.base.unet)
         adapter.load(checkpoint)
         flat_lays = [flat_lay(self.source(name), checkpoint.info.resolution) for name in GARMENTS.values()]
-        canvases, cells = (torch.stack(parts) for parts in zip(*flat_lays, strict=True))
+        canvases, cells = torch.cat([one.picture for one in flat_lays]), torch.stack([one.cells for one in flat_lays])
         kept = cells if step.garment_tokens == "foreground" else None
         outfits = Outfits(self.base.encode_mode(canvases), slots, torch.tensor([[0, 1]]), kept)
         noisy, model = self.noisy(step), DressingModel(self.base.unet, adapter)

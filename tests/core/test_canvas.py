@@ -3,13 +3,7 @@
 
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.canvas import (
-    canvas_mask,
-    foreground_cells,
-    foreground_tokens,
-    garment_canvas,
-    region_on_grid,
-)
+from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, garment_canvas, lay_out, region_on_grid
 
 
 def solid(height, width, value=-0.5):
@@ -47,26 +41,51 @@ def test_background_is_the_white_that_touches_the_border():
     canvas = solid(64, 64, 1.0)
     canvas[..., 16:48, 16:48] = 0.0  # a square garment
     canvas[..., 24:40, 24:40] = 1.0  # with a white print inside
-    cells = foreground_cells(canvas)
+    laid_out = lay_out(canvas, 64, 64)
     want = torch.zeros(8, 8, dtype=torch.bool)
     want[2:6, 2:6] = True
-    assert torch.equal(cells, want)
+    assert torch.equal(laid_out.cells, want)
+    assert laid_out.share == 0.25
+    assert not laid_out.masked
 
 
 def test_a_winding_background_is_followed_to_its_end():
-    canvas = solid(40, 40, 0.0)
-    for row, column in [(0, 1), (1, 1), (2, 1), (2, 2), (2, 3), (1, 3)]:
+    canvas = solid(80, 80, 1.0)
+    canvas[..., 8:72, 8:72] = 0.0
+    for row, column in [(1, 2), (2, 2), (3, 2), (3, 3), (3, 4), (2, 4)]:
         canvas[..., row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 1.0
-    assert (~foreground_cells(canvas)).sum() == 6
+    assert (~lay_out(canvas, 80, 80).cells).sum() == 100 - 64 + 6
 
 
-def test_a_given_mask_decides_instead():
-    canvas = solid(64, 64, 1.0)
-    mask = torch.zeros(1, 1, 64, 64)
-    mask[..., :8, :] = 1
-    cells = foreground_cells(canvas, canvas_mask(mask, 64, 64))
-    assert cells[0].all()
-    assert not cells[1:].any()
+def test_a_mask_cuts_the_garment_out_with_a_margin():
+    picture = solid(200, 100, -1.0)
+    mask = torch.zeros(1, 1, 200, 100)
+    mask[..., 20:60, 40:60] = 1  # 40 x 20, so the margin is 2
+    laid_out = lay_out(picture, 88, 48, mask)
+    assert laid_out.masked
+    assert laid_out.share == pytest.approx(0.04)
+    torch.testing.assert_close(
+        laid_out.picture, garment_canvas(picture[..., 18:62, 38:62], 88, 48, mask[..., 18:62, 38:62])
+    )
+    assert laid_out.cells.all()
+    assert (laid_out.picture[..., :3, :] > 0.9).all()  # the margin
+
+
+def test_what_is_cut_out_at_the_pictures_edge_has_its_margin_too():
+    mask = torch.zeros(1, 1, 60, 60)
+    mask[..., 20:, 40:] = 1
+    canvas = lay_out(solid(60, 60, 0.0), 88, 48, mask).picture
+    assert (canvas[..., :, :3] > 0.9).all()
+    assert (canvas[..., :, -3:] > 0.9).all()
+    assert (canvas[..., 44, 10:38].abs() < 0.01).all()
+
+
+def test_a_canvas_of_next_to_nothing_is_known():
+    picture = solid(64, 64, 1.0)
+    picture[..., :8, :8] = -1
+    everything = torch.ones(1, 1, 64, 64)
+    assert not lay_out(picture, 64, 64, everything).is_nearly_empty
+    assert lay_out(picture, 64, 64, everything - (picture[:, :1] < 0).float()).is_nearly_empty
 
 
 def test_a_token_counts_when_any_of_its_cells_does():

@@ -141,11 +141,11 @@ def _encoded(
 ) -> EncodedGarment:
     """A garment laid flat, from its picture; or cut out, from a person's picture and the mask."""
     try:
-        canvas, cells = flat_lay(*files, info.resolution) if len(files) == 1 else cut_out(*files, info.resolution)
+        canvas = flat_lay(*files, info.resolution) if len(files) == 1 else cut_out(*files, info.resolution)
     except BadPictureError as error:
         raise _unusable(error) from error
     foreground = info.garment_tokens == "foreground"
-    return EncodedGarment(slot, base.encode_mode(canvas[None])[0], cells if foreground else None)
+    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells if foreground else None)
 
 
 def _source(path: Path) -> Source:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ...anydressing_core.atomic_write import write_atomically
+from ...anydressing_core.canvas import GarmentCanvas
 from ...anydressing_core.digests import content_key
 from ...anydressing_core.latents import Size, is_whole
 from ...anydressing_core.refusals import refusal
@@ -39,6 +40,9 @@ from .pictures import READ_AT_ONCE, BadPictureError, Source, cut_out, flat_lay, 
 
 VERSION = 1
 """To be raised whenever this module or `pictures` makes other entries of the same files."""
+
+GARMENT_VERSION = 2
+"""The same for garments and their masks alone, so that people and captions need not be encoded again."""
 
 NAMED_BAD = 3
 
@@ -157,9 +161,9 @@ class _Plan:
             item.id,
             item.caption,
             person,
-            self._encode("person", (person,), _person),
+            self._encode("person", VERSION, (person,), _person),
             self.caption(item.caption),
-            self._draw("edges", (person,), _edges, *THRESHOLDS) if self.with_edges else None,
+            self._draw("edges", VERSION, (person,), _edges, *THRESHOLDS) if self.with_edges else None,
             tuple(self._garment(garment, person, sources) for garment in worn),
         )
 
@@ -171,26 +175,29 @@ class _Plan:
     def _garment(self, garment: WornGarment, person: Source, sources: Mapping[str, Source]) -> GarmentKeys:
         mask = sources[garment.mask]
         if garment.image is None:
-            latent = self._encode("crop", (person, mask), _cut_out)
+            latent = self._encode("crop", GARMENT_VERSION, (person, mask), _cut_out)
         else:
-            latent = self._encode("inshop", (sources[garment.image],), _flat_lay)
-        return GarmentKeys(garment.slot, latent, self._draw("mask", (mask, person), _mask))
+            latent = self._encode("inshop", GARMENT_VERSION, (sources[garment.image],), _flat_lay)
+        return GarmentKeys(garment.slot, latent, self._draw("mask", GARMENT_VERSION, (mask, person), _mask))
 
-    def _encode(self, kind: str, sources: Sequence[Source], make: Callable[..., Tensors]) -> str:
-        return self._add(self.encoded, kind, sources, make, self.encoders.latent_fingerprint)
+    def _encode(self, kind: str, version: int, sources: Sequence[Source], make: Callable[..., Tensors]) -> str:
+        return self._add(self.encoded, kind, version, sources, make, self.encoders.latent_fingerprint)
 
-    def _draw(self, kind: str, sources: Sequence[Source], make: Callable[..., Tensors], *parts: int) -> str:
-        return self._add(self.drawn, kind, sources, make, *parts)
+    def _draw(
+        self, kind: str, version: int, sources: Sequence[Source], make: Callable[..., Tensors], *parts: int
+    ) -> str:
+        return self._add(self.drawn, kind, version, sources, make, *parts)
 
     def _add(
         self,
         recipes: dict[str, _EntryRecipe],
         kind: str,
+        version: int,
         sources: Sequence[Source],
         make: Callable[..., Tensors],
         *parts: str | int,
     ) -> str:
-        key = content_key(kind, VERSION, *self.resolution, *(source.sha256 for source in sources), *parts)
+        key = content_key(kind, version, *self.resolution, *(source.sha256 for source in sources), *parts)
         recipes[key] = _EntryRecipe(sources[0].name, partial(make, *sources, self.resolution))
         return key
 
@@ -230,6 +237,7 @@ class _Builder:
         pictures = {key: tensors.pop("picture") for key, tensors in made.items() if "picture" in tensors}
         if pictures:
             latents = self._encoded(torch.stack(list(pictures.values())))
+            _refuse_broken(latents)
             for key, latent in zip(pictures, latents, strict=True):
                 made[key]["latent"] = latent
                 if not latent.isfinite().all():
@@ -254,6 +262,14 @@ class _Builder:
             pass  # waited for, because only this raises what went wrong
 
 
+def _refuse_broken(latents: Tensor) -> None:
+    """Tell an autoencoder that fails at everything from a picture that it fails at."""
+    if len(latents) > 1 and not latents.isfinite().flatten(1).all(dim=1).any():
+        why = f"Of {len(latents)} different pictures it made NaN or infinity, so the pictures are not to blame."
+        remedy = 'name another base.checkpoint, or begin a run with memory.precision = "fp32" if this one is fp16.'
+        raise refusal("The base model's autoencoder", "makes no finite numbers", why, remedy)
+
+
 def _person(person: Source, resolution: Size) -> Tensors:
     return {"picture": person_picture(person, resolution)}
 
@@ -267,13 +283,15 @@ def _mask(mask: Source, person: Source, resolution: Size) -> Tensors:
 
 
 def _flat_lay(garment: Source, resolution: Size) -> Tensors:
-    picture, cells = flat_lay(garment, resolution)
-    return {"picture": picture, "cells": cells}
+    return _laid_out(flat_lay(garment, resolution))
 
 
 def _cut_out(person: Source, mask: Source, resolution: Size) -> Tensors:
-    picture, cells = cut_out(person, mask, resolution)
-    return {"picture": picture, "cells": cells}
+    return _laid_out(cut_out(person, mask, resolution))
+
+
+def _laid_out(canvas: GarmentCanvas) -> Tensors:
+    return {"picture": canvas.picture[0], "cells": canvas.cells}
 
 
 def _packed(shape: Tensor) -> Tensors:

@@ -7,6 +7,7 @@ Training sets people with problems aside, and refuses when they are many; a warn
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +50,12 @@ def check_data(
     data, words = read_manifest(manifest), _find_tokenizer(manifest, tokenizer)
     people = open_all(data, resolution, Course(progress))
     notes = [note for person in people for note in person.notes]
-    notes += [*_about_copies(people), *_about_kinds(people), *_about_parentheses(data.items)]
+    notes += [
+        *_about_copies(people),
+        *_about_persons_as_garments(people),
+        *_about_kinds(people),
+        *_about_parentheses(data.items),
+    ]
     captions = f"not counted: {words}"
     if not isinstance(words, str):
         lengths = _token_counts(words, data.items)
@@ -97,6 +103,17 @@ def _about_copies(people: Sequence[OpenedPerson]) -> Iterator[Note]:
             yield Note("shared garment", person, f"{quote(file)}: {other} of train wears the same")
 
 
+def _about_persons_as_garments(people: Sequence[OpenedPerson]) -> Iterator[Note]:
+    pictures = {person.picture.sha256: person.item.id for person in people if person.picture is not None}
+    for person in people:
+        for garment in person.garments:
+            if garment.flat_lay is not None and garment.flat_lay.sha256 in pictures:
+                whose = pictures[garment.flat_lay.sha256]
+                yield Note(
+                    "same picture", person.item.id, f"{quote(garment.flat_lay.name)}: it is the picture of {whose}"
+                )
+
+
 def _about_kinds(people: Sequence[OpenedPerson]) -> Iterator[Note]:
     if all(garment.worn.kind == "crop" for person in people for garment in person.garments):
         yield Note("no in-shop", "everybody", "wears garments of kind 'crop'")
@@ -141,8 +158,12 @@ def _facts(people: Sequence[OpenedPerson], resolution: Size) -> Iterator[tuple[s
     worn = Counter((garment.worn.slot, garment.worn.kind) for person in people for garment in person.garments)
     for slot in dict.fromkeys(slot for slot, _ in sorted(worn, key=lambda key: -worn[key])):
         yield slot, ", ".join(f"{worn[slot, kind]:,} {kind}" for kind in ("inshop", "crop") if worn[slot, kind])
+    yield "adapter.slots", json.dumps(list(dict.fromkeys(slot for slot, _ in sorted(worn, key=lambda key: -worn[key]))))
     yield "person sizes", _range(person.size for person in people)
     yield "garment sizes", _range(garment.size for person in people for garment in person.garments)
+    shares = [garment.share for person in people for garment in person.garments if garment.share is not None]
+    if shares:
+        yield "garments take", f"{min(shares):.0%} to {max(shares):.0%} of their pictures, the rest is plain ground"
     trained = [person for person in people if person.usable and person.item.split == "train"]
     count = sum(len(person.garments) for person in trained)
     yield "trained", f"{len(trained):,} people in {count:,} garments, at {by(resolution)} (height x width)"

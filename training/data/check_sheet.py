@@ -68,10 +68,10 @@ def _draw_card(person: OpenedPerson, resolution: Size, warnings: Sequence[str]) 
         assert garment.mask is not None
         masks.append(worn_mask(garment.mask, person.picture, resolution))
         if garment.flat_lay is not None:
-            canvas, _ = flat_lay(garment.flat_lay, resolution)
+            canvas = flat_lay(garment.flat_lay, resolution)
         else:
-            canvas, _ = cut_out(person.picture, garment.mask, resolution)
-        lays.append(as_pixels(canvas))
+            canvas = cut_out(person.picture, garment.mask, resolution)
+        lays.append(as_pixels(canvas.preview[0]))
     width = round(PICTURE_HEIGHT * resolution[1] / resolution[0])
     beside = max(width // 2, 96)
     card = Image.new("RGB", (width + GAP + beside, PICTURE_HEIGHT + 4 * TEXT), PAPER)

@@ -46,6 +46,11 @@ KINDS = {
         "masks of another size than their picture",
         "export both together: a mask lies on the upright picture, pixel on pixel.",
     ),
+    "label map": FindingKind(
+        "problem",
+        "maps of labels in place of masks",
+        "make one mask in black and white for each garment out of them.",
+    ),
     "empty mask": FindingKind(
         "problem",
         "empty masks",
@@ -59,7 +64,7 @@ KINDS = {
     "blank": FindingKind(
         "problem",
         "garment pictures on which no garment is seen",
-        "name the right pictures; a garment lies on white and is not all white itself.",
+        "name the right pictures; a garment differs from the ground that it lies on.",
     ),
     "leak": FindingKind(
         "warning",
@@ -75,6 +80,16 @@ KINDS = {
         "warning",
         "people whose picture another one of their split has",
         "keep one of each, unless they are to count twice; all garments of a picture stand in one line.",
+    ),
+    "same picture": FindingKind(
+        "warning",
+        "garment pictures that are a person's picture",
+        "name the picture of the garment laid flat; from the person herself only copying is learned.",
+    ),
+    "ground": FindingKind(
+        "warning",
+        "garment pictures whose garment cannot be told from the ground",
+        "use pictures on white or on any plain ground, or make the ground transparent; else the ground is learned along.",
     ),
     "no in-shop": FindingKind(
         "warning",

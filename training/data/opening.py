@@ -36,13 +36,15 @@ T = TypeVar("T")
 class OpenedGarment:
     """A garment whose files were opened.
 
-    mask, flat_lay: their files; None for those that cannot be used, and for the flat-lay of a crop.
+    mask, flat_lay: their files; None for those that cannot be used, and for the flat-lay of a crop. size: of the
+    flat-lay's picture, and share: how much of it the garment takes; None for the others.
     """
 
     worn: WornGarment
     mask: Source | None
     flat_lay: Source | None
     size: Size | None
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class _Opening:
     notes: dict[tuple[str, str], Note] = field(default_factory=dict)
 
     def person(self) -> OpenedPerson:
-        picture, size = self._pictured(self.item.image, person_picture)
+        picture, size, _ = self._pictured(self.item.image, person_picture)
         if size is not None:
             self._look_at_shape(size)
         if self.item.person_mask is not None:
@@ -96,18 +98,21 @@ class _Opening:
     def _garment(
         self, worn: WornGarment, picture: Source | None, shapes: list[tuple[WornGarment, Tensor]]
     ) -> OpenedGarment:
-        flat, size = (None, None) if worn.image is None else self._pictured(worn.image, flat_lay)
+        flat, size, canvas = (None,) * 3 if worn.image is None else self._pictured(worn.image, flat_lay)
         if size is not None and worn.image is not None:
             self._look_at_size(worn.image, size, min)
+        if canvas is not None and worn.image is not None and not canvas.is_told_apart:
+            self._note("ground", worn.image, f"{canvas.share:.0%} of it is no plain ground")
         mask = self._found(worn.mask)
         shape = self._attempt(worn_mask, mask, picture)
+        share = canvas and canvas.share
         if mask is None or shape is None:
-            return OpenedGarment(worn, None, flat, size)
+            return OpenedGarment(worn, None, flat, size, share)
         if worn.image is None:
             self._attempt(cut_out, picture, mask)
         shapes.append((worn, shape))
         self._look_at_mask(mask, shape)
-        return OpenedGarment(worn, mask, flat, size)
+        return OpenedGarment(worn, mask, flat, size, share)
 
     def _look_at_mask(self, mask: Source, shape: Tensor) -> None:
         smallest, largest = MASK_AREA
@@ -130,12 +135,15 @@ class _Opening:
         if fit(wanted / side for wanted, side in zip(self.resolution, size, strict=True)) > MOST_ENLARGED:
             self._note("small picture", name, by(size))
 
-    def _pictured(self, name: str, make: Callable[[Source, Size], object]) -> tuple[Source | None, Size | None]:
-        """A picture's file and size when everything that training makes of it can be made."""
+    def _pictured(
+        self, name: str, make: Callable[[Source, Size], T]
+    ) -> tuple[Source, Size, T] | tuple[None, None, None]:
+        """A picture's file and size, and what training makes of it, when that can be made."""
         source = self._found(name)
-        if source is None or self._attempt(make, source) is None:
-            return None, None
-        return source, picture_size(source)
+        made = self._attempt(make, source)
+        if source is None or made is None:
+            return None, None, None
+        return source, picture_size(source), made
 
     def _found(self, name: str) -> Source | None:
         try:

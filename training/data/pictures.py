@@ -21,7 +21,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ...anydressing_core.canvas import canvas_mask, foreground_cells, garment_canvas
+from ...anydressing_core.canvas import GarmentCanvas, lay_out
 from ...anydressing_core.latents import Size
 from ...anydressing_core.pixels import as_signed
 from ...anydressing_core.refusals import quote
@@ -36,14 +36,11 @@ READ_AT_ONCE = 64
 """Files that are read between two looks at whether to go on."""
 
 MASK_THRESHOLD = 128
-CUT_OUT_MARGIN = 0.05
-"""White around a cut-out garment, as a share of its longer side."""
-
 GREYS = range(26, 230)
 """What is clearly neither black nor white: a tenth of the way from both."""
 
 
-Fault = Literal["unreadable", "mask size", "empty mask", "cut off", "blank"]
+Fault = Literal["unreadable", "mask size", "label map", "empty mask", "cut off", "blank"]
 
 
 class BadPictureError(ValueError):
@@ -78,36 +75,37 @@ class Source:
 def person_picture(person: Source, resolution: Size) -> Tensor:
     """The person, scaled to cover the resolution (height, width) and cropped: (3, H, W) in [-1, 1]."""
     height, width = resolution
-    return _tensor(ImageOps.fit(_decoded(person, "RGB"), (width, height), Image.Resampling.LANCZOS))
+    return _tensor(ImageOps.fit(_decoded(person), (width, height), Image.Resampling.LANCZOS))
 
 
 def worn_mask(mask: Source, person: Source, resolution: Size) -> Tensor:
     """Where a garment shows on the person, cropped as the person is: (H, W) bool, somewhere true."""
     height, width = resolution
-    shape, _ = _shape_on(mask, person)
-    fitted = np.array(ImageOps.fit(shape, (width, height), Image.Resampling.BOX)) >= MASK_THRESHOLD
+    fitted = np.array(ImageOps.fit(_shape_on(mask, person), (width, height), Image.Resampling.BOX)) >= MASK_THRESHOLD
     if not fitted.any():
         why = f"nothing of the mask is left in the picture's centre, {width} x {height}"
         raise BadPictureError(mask.name, why, "cut off")
     return torch.from_numpy(fitted)
 
 
-def flat_lay(garment: Source, resolution: Size) -> tuple[Tensor, Tensor]:
-    """A garment laid flat: its canvas (3, H, W) in [-1, 1], and which latent cells show it, (h, w) bool."""
-    canvas = garment_canvas(_tensor(_decoded(garment, "RGB"))[None], *resolution)
-    return _with_cells(garment, canvas, foreground_cells(canvas))
+def flat_lay(garment: Source, resolution: Size) -> GarmentCanvas:
+    """A garment laid flat; of a picture with transparency, what is opaque is cut out."""
+    with _opened(garment) as image:
+        upright = _eight_bit(ImageOps.exif_transpose(image))
+        alpha = _alpha(upright)
+        picture = _tensor((upright if alpha is None else upright.convert("RGBA")).convert("RGB"))[None]
+    if alpha is None:
+        return _visible(garment, lay_out(picture, *resolution))
+    kept = torch.from_numpy(np.array(alpha)).float()[None, None] / 255
+    if not (kept > 0.5).any():
+        raise BadPictureError(garment.name, "it is transparent all over", "blank")
+    return _visible(garment, lay_out(picture, *resolution, kept))
 
 
-def cut_out(person: Source, mask: Source, resolution: Size) -> tuple[Tensor, Tensor]:
-    """A garment cut out of the person's picture onto white; returns what `flat_lay` does."""
-    shape, (left, top, right, bottom) = _shape_on(mask, person)
-    margin = round(CUT_OUT_MARGIN * max(right - left, bottom - top))
-    # Outside of the picture both are zero, and where the mask is, garment_canvas paints white.
-    box = (left - margin, top - margin, right + margin, bottom + margin)
-    picture = _tensor(_decoded(person, "RGB").crop(box))[None]
-    cut = torch.from_numpy(np.array(shape.crop(box)) > 0).float()[None, None]
-    canvas = garment_canvas(picture, *resolution, cut)
-    return _with_cells(mask, canvas, foreground_cells(canvas, canvas_mask(cut, *resolution)))
+def cut_out(person: Source, mask: Source, resolution: Size) -> GarmentCanvas:
+    """A garment cut out of the person's picture onto white."""
+    shape = torch.from_numpy(np.array(_shape_on(mask, person)) > 0).float()[None, None]
+    return _visible(mask, lay_out(_tensor(_decoded(person))[None], *resolution, shape))
 
 
 @lru_cache(maxsize=1024)  # a PNG is decoded to its end to learn which way is up, and each mask asks for its person
@@ -120,7 +118,7 @@ def picture_size(source: Source) -> Size:
 
 def grey_share(mask: Source) -> float:
     """The share of a mask's pixels that are neither black nor white."""
-    counts = _decoded(mask, "L").histogram()
+    counts = _mask_values(mask).histogram()
     return sum(counts[value] for value in GREYS) / sum(counts)
 
 
@@ -135,14 +133,37 @@ def _content(name: str, path: Path) -> bytes:
         raise BadPictureError(name, f"it cannot be read ({error.strerror})") from error
 
 
-def _decoded(source: Source, mode: Literal["RGB", "L"]) -> Image.Image:
-    """The upright picture without transparency: over white for colours, over black for masks."""
+def _decoded(source: Source) -> Image.Image:
+    """The upright picture in colours, without transparency: over white."""
     with _opened(source) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image))
         if upright.has_transparency_data:
-            background = Image.new("RGBA", upright.size, "white" if mode == "RGB" else "black")
-            upright = Image.alpha_composite(background, upright.convert("RGBA"))
-        return upright.convert(mode)
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+        return upright.convert("RGB")
+
+
+def _mask_values(source: Source) -> Image.Image:
+    """A mask's values, 255 on the garment: what is opaque where there is transparency, else what is bright."""
+    with _opened(source) as image:
+        upright = _eight_bit(ImageOps.exif_transpose(image))
+        alpha = _alpha(upright)
+        if alpha is None and upright.mode == "P" and not _is_grey(upright):
+            why = "it is coloured by a palette, as maps of labels are; a mask is black and white, one for each garment"
+            raise BadPictureError(source.name, why, "label map")
+        return upright.convert("L") if alpha is None else alpha
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """How opaque a picture is; None when it is so all over."""
+    if not image.has_transparency_data:
+        return None
+    alpha = image.convert("RGBA").getchannel("A")
+    return None if alpha.getextrema() == (255, 255) else alpha
+
+
+def _is_grey(image: Image.Image) -> bool:
+    pixels = np.array(image.convert("RGB")).astype(np.int16)
+    return int((pixels.max(axis=2) - pixels.min(axis=2)).max()) == 0
 
 
 @contextmanager
@@ -174,25 +195,29 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(((sixteen_bit + 128) // 257).astype(np.uint8))
 
 
-def _shape_on(mask: Source, person: Source) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """A mask in black and white, and the box of what is white."""
-    shape = _decoded(mask, "L").point([255 if value >= MASK_THRESHOLD else 0 for value in range(256)])
-    (width, height), (high, wide) = shape.size, picture_size(person)
+def _shape_on(mask: Source, person: Source) -> Image.Image:
+    """A mask in black and white, somewhere white."""
+    values = _mask_values(mask)
+    (width, height), (high, wide) = values.size, picture_size(person)
     if (width, height) != (wide, high):
         why = f"the mask is {width} x {height} pixels, its person {wide} x {high}"
         raise BadPictureError(mask.name, why, "mask size")
-    box = shape.getbbox()
-    if box is None:
-        why = f"the mask is empty: no pixel is {MASK_THRESHOLD} of 255 or brighter"
+    brightest = int(np.array(values).max())
+    if brightest < MASK_THRESHOLD:
+        why = f"the mask is empty: no pixel is {MASK_THRESHOLD} of 255 or brighter, the brightest is {brightest}"
+        if brightest == 1:
+            why += "; values of 0 and 1 are to be multiplied by 255"
+        elif brightest:
+            why += "; if these are labels, make one mask in black and white for each garment"
         raise BadPictureError(mask.name, why, "empty mask")
-    return shape, box
+    return values.point([255 if value >= MASK_THRESHOLD else 0 for value in range(256)])
 
 
 def _tensor(image: Image.Image) -> Tensor:
     return as_signed(np.array(image))
 
 
-def _with_cells(source: Source, canvas: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    if not cells.any():
-        raise BadPictureError(source.name, "no garment can be seen on white", "blank")
-    return canvas[0], cells
+def _visible(source: Source, canvas: GarmentCanvas) -> GarmentCanvas:
+    if not canvas.cells.any():
+        raise BadPictureError(source.name, "no garment can be told from its ground", "blank")
+    return canvas

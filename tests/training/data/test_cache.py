@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.canvas import canvas_mask, foreground_cells, garment_canvas
+from comfyui_anydressing.anydressing_core.canvas import garment_canvas, lay_out
 from comfyui_anydressing.training.base.model import BaseModel
 from comfyui_anydressing.training.data import entries as cache_entries
 from comfyui_anydressing.training.data import pictures
@@ -141,10 +141,10 @@ def test_everything_loads_as_it_is_encoded_directly(data):
     assert torch.equal(person.edges, canny_edges(picture[None])[0, 0] > 0)
     assert person.edges.any()
     upper, _ = person.garments
-    canvas = garment_canvas(rgb(data.path("g/b.png"))[None], H, W)
+    canvas = lay_out(rgb(data.path("g/b.png"))[None], H, W)
     assert upper.slot == "upper"
-    assert torch.equal(upper.latent, fake.encode_mode(canvas)[0])
-    assert torch.equal(upper.cells, foreground_cells(canvas))
+    assert torch.equal(upper.latent, fake.encode_mode(canvas.picture)[0])
+    assert torch.equal(upper.cells, canvas.cells)
     assert 0 < upper.cells.sum() < upper.cells.numel()
     assert upper.mask.dtype == torch.bool
 
@@ -171,19 +171,55 @@ def test_a_crop_is_cut_out_by_its_mask_with_a_margin_and_never_stretched(data):
     red = torch.tensor([1.0, -1, -1])[None, :, None, None].expand(1, 3, 39, 20)
     canvas = garment_canvas(red, H, W, cut[None, None])
     assert torch.allclose(garment.latent, FakeEncoders().encode_mode(canvas)[0], atol=1e-6)
-    assert torch.equal(garment.cells, foreground_cells(canvas, canvas_mask(cut[None, None], H, W)))
+    redder_than_white = canvas.amin(dim=1)[0].unflatten(0, (-1, 8)).unflatten(2, (-1, 8)).amin(dim=(1, 3)) < 0
+    assert torch.equal(garment.cells, redder_than_white)
     assert not garment.cells[:, 0].any()
 
 
 def test_a_crop_at_the_pictures_border_is_filled_with_white(data):
     paint_mask(data.path("m/a_lower.png"), (0, 40, 30, 94))
     person, mask = (pictures.Source.find(name, data.path(name)) for name in ("p/a.png", "m/a_lower.png"))
-    canvas, cells = pictures.cut_out(person, mask, (H, W))
+    laid_out = pictures.cut_out(person, mask, (H, W))
+    canvas = laid_out.picture[0]
     # 30 x 54 pixels and a margin of 3 around: 36 x 60, which becomes 38 x 64 in the canvas, so it begins at column 5.
     for border in (canvas[:, :2], canvas[:, -2:], canvas[:, :, :7], canvas[:, :, -7:]):
         assert (border > 0.99).all()
     assert (canvas[:, 8:-8, 12:-12] < 0.99).any(dim=0).all()
-    assert cells.any()
+    assert laid_out.cells.any()
+
+
+def test_a_transparent_garment_is_cut_out_as_by_a_mask(data):
+    with Image.open(data.path("g/b.png")) as picture:
+        size = picture.size
+    alpha = Image.new("L", size)
+    alpha.paste(255, (10, 20, 30, 50))
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    noise.putalpha(alpha)
+    noise.save(data.path("g/b.png"))
+    upper = data.build().load(1).garments[0]
+    kept = torch.from_numpy(np.array(alpha)).float()[None, None] / 255
+    canvas = lay_out(rgb_beneath(noise)[None], H, W, kept)
+    assert torch.equal(upper.latent, FakeEncoders().encode_mode(canvas.picture)[0])
+    assert torch.equal(upper.cells, canvas.cells)
+    assert canvas.masked
+
+
+def rgb_beneath(picture):
+    return torch.from_numpy(np.array(picture)[..., :3]).permute(2, 0, 1).float() / 127.5 - 1
+
+
+@pytest.mark.parametrize("beneath", ["black", "white", "garment"])
+def test_a_mask_with_transparency_is_what_is_opaque(data, beneath):
+    """White paint on nothing, and a garment cut out of its picture, say the same; how bright that is does not count."""
+    path = data.path("m/a_upper.png")
+    with Image.open(path) as image:
+        mask = image.convert("L")
+    right = data.build().load(0).garments[0].mask
+    colours = {"black": (0, 0, 0), "white": (255, 255, 255), "garment": (90, 20, 30)}
+    picture = Image.new("RGB", mask.size, colours[beneath])
+    picture.putalpha(mask)
+    picture.save(path)
+    assert torch.equal(data.build().load(0).garments[0].mask, right)
 
 
 def test_person_and_mask_are_cropped_alike(data):
@@ -600,6 +636,14 @@ def outside(path):
     path.symlink_to(there)
 
 
+def labels(path):
+    with Image.open(path) as mask:
+        values = (np.array(mask.convert("L")) > 0).astype(np.uint8) * 5
+    image = Image.fromarray(values, "P")
+    image.putpalette([0, 0, 0] * 5 + [255, 85, 0])
+    image.save(path)
+
+
 BAD = {
     "missing": ("p/a.png", lambda path: path.unlink(), "there is no such file"),
     "folder": ("p/a.png", folder, "not a file"),
@@ -617,7 +661,11 @@ BAD = {
     "empty mask": ("m/a_lower.png", lambda path: paint_mask(path, (0, 0, 0, 0)), "mask is empty"),
     "dark mask": ("m/a_upper.png", lambda path: Image.new("L", (W + 12, H + 30), 1).save(path), "mask is empty"),
     "mask cropped away": ("m/a_upper.png", lambda path: paint_mask(path, (2, 0, 20, 4)), "nothing of the mask is left"),
-    "white garment": ("g/a.png", lambda path: Image.new("RGB", (W, H), "white").save(path), "no garment can be seen"),
+    "mask of ones": ("m/a_upper.png", lambda path: Image.new("L", (W + 12, H + 30), 1).save(path), "multiplied by 255"),
+    "labels": ("m/a_upper.png", lambda path: Image.new("L", (W + 12, H + 30), 7).save(path), "7; if these are labels"),
+    "palette": ("m/a_upper.png", lambda path: labels(path), "coloured by a palette"),
+    "transparent garment": ("g/a.png", lambda path: Image.new("RGBA", (W, H)).save(path), "transparent all over"),
+    "white garment": ("g/a.png", lambda path: Image.new("RGB", (W, H), "white").save(path), "no garment can be told"),
 }
 
 
@@ -646,6 +694,15 @@ def test_latents_that_are_no_numbers_are_bad(data):
     cached = data.build(Broken(), most_bad=0.5, batch=9)
     assert cached.quarantined == {"a": "p/a.png: the autoencoder makes no finite numbers of it"}
     assert data.counts() == (1, 0)
+
+
+def test_an_autoencoder_that_makes_no_numbers_of_anything_is_to_blame_itself(data):
+    class Broken(FakeEncoders):
+        def encode_mode(self, images):
+            return super().encode_mode(images) * torch.nan
+
+    with pytest.raises(ValueError, match=r"^The base model's autoencoder makes no finite numbers\.\n.*not to blame"):
+        data.build(Broken(), batch=4)
 
 
 def test_the_quarantine_is_rewritten_by_each_build(data):

@@ -105,6 +105,15 @@ def test_the_facts_are_those_of_the_data(data):
     assert facts["person sizes"] == facts["garment sizes"] == "128 x 96"
     assert facts["trained"] == "3 people in 6 garments, at 128 x 96 (height x width)"
     assert facts["captions"] == "5 to 5 tokens"
+    assert facts["adapter.slots"] == '["upper", "lower"]'
+    least, most = (int(part.strip("% ")) for part in facts["garments take"].partition(" of")[0].split("to"))
+    assert 15 < least < most < 85
+
+
+def test_the_slots_are_those_that_somebody_wears(data):
+    for line in data.lines:
+        line["garments"] = line["garments"][:1]
+    assert dict(data.check().facts)["adapter.slots"] == '["upper"]'
 
 
 def test_other_sizes_are_told_smallest_and_largest(data):
@@ -178,6 +187,18 @@ def empty_mask(data):
     box_mask(data.mask(), 0, 0, 0, 0)
 
 
+def label_map(data):
+    with Image.open(data.mask()) as mask:
+        labels = Image.fromarray((np.array(mask.convert("L")) > 0).astype(np.uint8) * 5, "P")
+    labels.putpalette([0, 0, 0] * 5 + [255, 85, 0])
+    labels.save(data.mask())
+
+
+def mask_of_ones(data):
+    with Image.open(data.mask()) as mask:
+        Image.fromarray((np.array(mask.convert("L")) > 0).astype(np.uint8)).save(data.mask())
+
+
 def bleach_garment(data):
     Image.new("RGB", SIZE[::-1], "white").save(data.garment())
 
@@ -199,7 +220,9 @@ def lead_out(data):
         (delete_person_mask, "unreadable", "m/train-0000000_person.png", "there is no such file"),
         (halve_mask, "mask size", "m/train-0000000_upper.png", "the mask is 48 x 64 pixels, its person 96 x 128"),
         (empty_mask, "empty mask", "m/train-0000000_upper.png", "no pixel is 128 of 255 or brighter"),
-        (bleach_garment, "blank", "g/train-0000000_upper.png", "no garment can be seen"),
+        (label_map, "label map", "m/train-0000000_upper.png", "coloured by a palette"),
+        (mask_of_ones, "empty mask", "m/train-0000000_upper.png", "values of 0 and 1 are to be multiplied by 255"),
+        (bleach_garment, "blank", "g/train-0000000_upper.png", "no garment can be told from its ground"),
         (lead_out, "link", "m/train-0000000_upper.png", "it leads out of the data folder"),
     ],
 )
@@ -320,6 +343,17 @@ def shrink_garment(data):
         picture.resize((47, 63)).save(data.garment())
 
 
+def person_as_garment(data):
+    shutil.copy(data.image(), data.garment())
+
+
+def garment_on_noise(data):
+    with Image.open(data.garment()) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
+    Image.fromarray(np.where((pixels == 255).all(axis=2, keepdims=True), noise, pixels)).save(data.garment())
+
+
 def lengthen_caption(data):
     data.lines[0]["caption"] = "a" * 76
 
@@ -340,6 +374,7 @@ def emphasise(data):
         (spread_mask, "large mask", "'m/train-0000000_upper.png': covers 62.5%"),
         (grey_mask, "grey mask", "'m/train-0000000_upper.png': "),
         (shrink_garment, "small picture", "'g/train-0000000_upper.png': 63 x 47"),
+        (garment_on_noise, "ground", "'g/train-0000000_upper.png': 100% of it is no plain ground"),
         (lengthen_caption, "long caption", "train-0000000: 76 tokens"),
         (emphasise, "parentheses", "train-0000000: 'a (red:1.3) shirt'"),
     ],
@@ -352,6 +387,14 @@ def test_what_looks_wrong_is_a_warning_and_stops_nothing(data, spoil, kind, word
     assert f"WARNING: 1 x {KINDS[kind].what}" in report.render()
     assert words in report.render()
     assert report.render().endswith("All of it can be trained on; see the warnings above.")
+
+
+def test_a_garment_picture_that_is_the_person_s_own_is_told(data):
+    person_as_garment(data)
+    report = data.check()
+    assert kinds(report)["same picture"] == 1
+    assert "'g/train-0000000_upper.png': it is the picture of train-0000000" in report.render()
+    assert report.status == 0
 
 
 def test_people_of_another_shape_than_the_resolution_are_told(data):

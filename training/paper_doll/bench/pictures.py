@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ....anydressing_core.atomic_write import write_atomically
-from ....anydressing_core.canvas import foreground_cells, garment_canvas
+from ....anydressing_core.canvas import lay_out
 from ....anydressing_core.checkpoint_info import CheckpointInfo
 from ....anydressing_core.latents import CELL, half_size
 from ....anydressing_core.pixels import as_signed, bytes_of
@@ -170,9 +170,9 @@ def _dressed(one: Outfit, plan: BenchPlan, info: CheckpointInfo, base: BaseModel
 
 def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel, half: bool) -> EncodedGarment:
     height, width = half_size(info.resolution) if half else info.resolution
-    canvas = garment_canvas(as_signed(worn.garments[slot].flat_lay)[None], height, width)
-    cells = foreground_cells(canvas) if info.garment_tokens == "foreground" else None
-    return EncodedGarment(slot, base.encode_mode(canvas)[0], cells)
+    canvas = lay_out(as_signed(worn.garments[slot].flat_lay)[None], height, width)
+    cells = canvas.cells if info.garment_tokens == "foreground" else None
+    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], cells)
 
 
 def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], made_from: dict[str, Any]) -> None:
