@@ -24,7 +24,7 @@ from .garments_net import Tokens, garment_features
 from .inputs import choice, number, require_anydressing, require_model, require_vae
 from .loader import known_slots
 from .notes import tell
-from .pictures import garment_picture, to_image
+from .pictures import GarmentPicture, garment_picture, to_image
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
 from .unet import require_file_match, require_standard_context, unet_shape
 
@@ -135,7 +135,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         found = garment_picture(image, mask, invert=invert_mask)
         canvas = lay_out(found.picture, *canvas_size, found.mask)
         _refuse_blank(canvas, found.origin, counted)
-        tell(cls, _words(canvas, found.origin, counted))
+        tell(cls, _words(canvas, found, counted))
         progress = comfy.utils.ProgressBar(2)
 
         latent = _encode_picture(vae, canvas.picture)
@@ -220,7 +220,7 @@ def _refuse_blank(canvas: GarmentCanvas, origin: str, counted: str) -> None:
         )
 
 
-def _words(canvas: GarmentCanvas, origin: str, counted: str) -> str:
+def _words(canvas: GarmentCanvas, found: GarmentPicture, counted: str) -> str:
     """What of the picture is taken for the garment, and how that was told."""
     if canvas.masked:
         how = {
@@ -228,7 +228,9 @@ def _words(canvas: GarmentCanvas, origin: str, counted: str) -> str:
             "alpha": "by its transparency",
             "black": "on pure black, taken for the transparency that Load Image drops",
         }
-        return f"the garment is {canvas.share:.0%} of the picture, {how[origin]}."
+        doubt = " Its border is taken and a piece within is not: if that piece is the garment, switch invert_mask."
+        told = f"the garment is {canvas.share:.0%} of the picture, {how[found.origin]}."
+        return told + doubt if found.seems_inverted else told
     if canvas.is_told_apart:
         rest = "left out" if counted == "foreground" else "read along"
         return f"the garment is {canvas.share:.0%} of the picture; the plain ground around it is {rest}."

@@ -43,7 +43,7 @@ def require_model(model: Any) -> None:
 
 def require_vae(vae: Any) -> None:
     """Raise ValueError unless this is what a VAE wire carries."""
-    _require_wire("vae", vae, hasattr(vae, "encode") and hasattr(vae, "decode"), "VAE", "a checkpoint loader")
+    _require_wire("vae", vae, hasattr(vae, "encode"), "VAE", "a checkpoint loader")
 
 
 def require_anydressing(value: Any) -> None:

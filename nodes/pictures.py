@@ -25,6 +25,13 @@ class GarmentPicture(NamedTuple):
     mask: Tensor | None
     origin: Literal["mask", "alpha", "black", ""]
 
+    @property
+    def seems_inverted(self) -> bool:
+        """Whether the mask takes all of the border and hides something within: no garment lies like that."""
+        return (
+            self.origin == "mask" and self.mask is not None and bool((_border(self.mask[0, 0]) > MASK_THRESHOLD).all())
+        )
+
 
 def garment_picture(image: Any, mask: Any = None, *, invert: bool = False) -> GarmentPicture:
     """Check one garment's picture and find out where in it the garment is: by mask, by alpha, or by neither.
@@ -44,14 +51,16 @@ def garment_picture(image: Any, mask: Any = None, *, invert: bool = False) -> Ga
         kept, origin = _around_black(picture[:, :3]), "black"
     if kept is None:
         return GarmentPicture(signed_of(picture[:, :3]), None, "")
-    if not (kept > MASK_THRESHOLD).any():
+    found = GarmentPicture(signed_of(picture[:, :3]), kept, origin)
+    taken = (kept > MASK_THRESHOLD).float()
+    if not taken.any() or (found.seems_inverted and not (picture[:, :3] * taken).any()):
         raise refusal(
-            "mask:" if mask is not None else "image:",
+            "mask:" if origin == "mask" else "image:",
             "nothing of the garment is left",
-            "Mask or transparency hide all of it: white in a mask keeps, black hides, and invert_mask turns that round.",
+            "What a mask shows white is taken for the garment: here that is nothing, or only the black beneath transparency.",
             "switch invert_mask, or make the mask from this very picture.",
         )
-    return GarmentPicture(signed_of(picture[:, :3]), kept, origin)
+    return found
 
 
 def region_mask(mask: Any) -> Tensor:
@@ -118,7 +127,7 @@ def _garment_mask(mask: Any, size: torch.Size, invert: bool) -> Tensor | None:
         return None
     kept = 1 - tensor if invert else tensor
     if bool((kept == kept.flatten()[0]).all()):  # of one value: where it lies does not matter
-        return None if bool(kept.all()) else torch.zeros(1, 1, *size)
+        return None if float(kept.flatten()[0]) > MASK_THRESHOLD else torch.zeros(1, 1, *size)
     if abs(tensor.shape[0] * size[1] - tensor.shape[1] * size[0]) > max(*tensor.shape, *size):  # a pixel of rounding
         raise refusal(
             "mask:",
@@ -132,12 +141,16 @@ def _garment_mask(mask: Any, size: torch.Size, invert: bool) -> Tensor | None:
 def _around_black(picture: Tensor) -> Tensor | None:
     """Where a picture (1, 3, H, W) lies on pure black that reaches all around its border: 1 on it; None elsewhere."""
     black = picture.amax(dim=1)[0] == 0
-    border = torch.cat([black[0], black[-1], black[:, 0], black[:, -1]])
-    if not bool(border.all()):
+    if not bool(_border(black).all()):
         return None
     _, pieces = cv2.connectedComponents(black.numpy().astype(np.uint8), connectivity=4)
     kept = torch.from_numpy(pieces != pieces[0, 0])
     return kept.float()[None, None] if kept.float().mean() > LEAST_SHOWN else None
+
+
+def _border(plane: Tensor) -> Tensor:
+    """The outermost values of (H, W), as one line."""
+    return torch.cat([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
 
 
 def _require_mask(name: str, mask: Any) -> Tensor:

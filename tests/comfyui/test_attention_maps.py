@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -94,10 +96,40 @@ def test_every_picture_of_a_batch_has_its_own_maps(studio, look, finished):
     assert not torch.allclose(maps[:2], maps[2:], atol=1e-3)
 
 
-def test_an_undressed_model_is_refused(studio, look):
-    for model in (studio.model, studio.dress(strength=0.0)):
-        with pytest.raises(ValueError, match=r"^model: this MODEL wears nothing\.\n.*\nWhat to do: connect"):
-            look(model)
+@pytest.fixture
+def said(studio, monkeypatch):
+    """What the node says to the artist."""
+    lines = []
+    module = importlib.import_module("comfyui_anydressing.nodes.attention_maps")
+    monkeypatch.setattr(module, "tell", lambda node, text: lines.append(text))
+    return lines
+
+
+@pytest.mark.parametrize("undressed", ["no Apply", "strength 0", "other range"])
+def test_where_nothing_is_worn_the_maps_are_empty_and_that_is_said(studio, look, finished, said, undressed):
+    models = {
+        "no Apply": lambda: studio.model,
+        "strength 0": lambda: studio.dress(strength=0.0),
+        "other range": lambda: studio.dress(garments=studio.garments[:1], end_percent=0.05),
+    }
+    overlay, maps, confusion = look(models[undressed]())
+    assert maps.shape == (1, 8 * HEIGHT, 8 * WIDTH)
+    assert maps.max() == 0
+    assert confusion == 0
+    grey = finished[1] @ torch.tensor([0.299, 0.587, 0.114])
+    torch.testing.assert_close(overlay, grey[..., None].expand(-1, -1, -1, 3), atol=1 / 255, rtol=0)
+    (line,) = said
+    assert line.startswith("nothing is worn")
+
+
+def test_the_legend_names_each_garments_colour_and_a_slot_keeps_its_own(studio, look, said):
+    look(studio.dress(garments=studio.garments))
+    look(studio.dress(garments=studio.garments[:1]))
+    both = [studio.garment("upper", seed=1), studio.garments[0]]
+    look(studio.dress(garments=both))
+    legends = [line.split(";")[0] for line in said]
+    assert legends == ["hat: green, lower: blue, upper: orange", "upper: orange", "upper: orange, upper: blue"]
+    assert all("confusion 0." in line for line in said)
 
 
 def test_another_number_of_pictures_is_refused(studio, look, finished):

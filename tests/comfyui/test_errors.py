@@ -113,14 +113,23 @@ def test_a_garment_of_another_u_net_is_named_with_both_shapes(studio):
 
 
 def test_a_mask_of_another_shape_than_the_picture(studio):
-    what, _, _ = refused(studio.garment, "upper", mask=torch.ones(1, 64, 640))
+    mask = torch.ones(1, 64, 640)
+    mask[:, :, :100] = 0
+    what, _, _ = refused(studio.garment, "upper", mask=mask)
     assert what == "mask: it is 640 x 64, the garment picture 64 x 96."
 
 
 def test_a_picture_without_foreground(studio):
-    what, _, do = refused(studio.garment, "upper", image=torch.ones(1, 96, 64, 3), garment_tokens="foreground")
-    assert what == "image: no garment can be told from the background."
+    what, _, do = refused(studio.garment, "upper", image=torch.full((1, 96, 64, 3), 0.6), garment_tokens="foreground")
+    assert what == "image: no garment can be told from the ground."
     assert "connect a mask" in do
+
+
+@pytest.mark.parametrize("budget", ["all", "foreground"])
+def test_a_white_picture(studio, budget):
+    what, _, do = refused(studio.garment, "upper", image=torch.ones(1, 96, 64, 3), garment_tokens=budget)
+    assert what == "image: it is white all over."
+    assert "another picture" in do
 
 
 @pytest.mark.parametrize("inputs", [{"strength": 0.0}, {"start_percent": 0.8, "end_percent": 0.2}], ids=str)
