@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import BinaryIO
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from .atomic_write import write_atomically
-from .checkpoint_info import CheckpointInfo, LoraTarget
+from .checkpoint_info import IDENTITY, CheckpointInfo, LoraTarget
 from .digests import file_identity
 from .refusals import quote, refusal
-from .safetensors_header import Header, file_name, open_weights, read_header
+from .safetensors_header import Header, file_name, open_weights, read_header, refuse_not_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +108,18 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
 
     Raises ValueError for values that are not finite and OSError when the disk refuses.
     """
-    _refuse_not_finite(checkpoint.tensors, "This checkpoint")
+    refuse_not_finite(checkpoint.tensors, "This checkpoint", _EARLIER)
     # Copies, because safetensors refuses tensors that overlap in memory; to us they are equal values, no more.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
-    write_atomically(path, safetensors.torch.save(tensors, checkpoint.info.to_metadata()))
+    metadata = checkpoint.info.to_metadata() | {IDENTITY: _stated_identity(checkpoint)}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint onto the CPU, everything checked. Raises ValueError with the file's name.
 
-    Metadata, names, shapes and dtype are checked from the header alone. The file is read, not memory-mapped: one that
+    Metadata, names, shapes and dtype are checked from the header alone, and the content against the identity that the
+    file states, if it does: files from before it was written do not. The file is read, not memory-mapped: one that
     is replaced or cut short while it is in use must not take the process down.
     """
     with open_weights(path) as file:
@@ -127,8 +129,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if len(data) != len(header.prefix) + header.data_bytes:
         raise refusal(name, "changed while it was read", "Its size is not the same any more.", "load it again.")
     tensors = safetensors.torch.load(data)
-    _refuse_not_finite(tensors, name)
-    return Checkpoint(info, tensors)
+    refuse_not_finite(tensors, name, _EARLIER)
+    checkpoint = Checkpoint(info, tensors)
+    if header.metadata.get(IDENTITY, _stated_identity(checkpoint)) != _stated_identity(checkpoint):
+        why = "Its content is not what it was written with: bits were lost on the way, or somebody changed it."
+        raise refusal(name, "is damaged", why, "download or copy it again.")
+    return checkpoint
 
 
 def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
@@ -144,6 +150,11 @@ def _read_description(file: BinaryIO) -> tuple[Header, CheckpointInfo]:
     layout = {key: (entry.dtype, entry.shape) for key, entry in header.tensors.items()}
     _refuse_other_tensors(info, layout, name)
     return header, info
+
+
+def _stated_identity(checkpoint: Checkpoint) -> str:
+    """The identity that a file states: without entries of other programs, which may come and go."""
+    return replace(checkpoint, info=replace(checkpoint.info, extra={})).identity
 
 
 def _lora_name(slot: str, site_key: str, target: LoraTarget) -> str:
@@ -163,6 +174,7 @@ def _dtype_name(tensor: Tensor) -> str:
 
 
 _UNFIT = "does not hold the tensors of an AnyDressing file"
+_EARLIER = "use an earlier checkpoint of that run, or another file."
 _EXPORT = "download it again, or ask its author to export it again with `anydressing export`."
 
 
@@ -188,10 +200,3 @@ def _some(names: Sequence[str], state: str) -> str:
     shown = ", ".join(quote(name) for name in sorted(names)[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{len(names)} {state}: {shown}{more}." if names else ""
-
-
-def _refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            why = f"Tensor {name!r} holds NaN or infinity; the training run went wrong or the file was damaged."
-            raise refusal(source, "cannot be used", why, "use an earlier checkpoint of that run, or another file.")

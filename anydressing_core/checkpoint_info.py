@@ -24,6 +24,12 @@ FORMAT_VERSION = "1"
 PRECISION = "precision"
 """The one entry that a file may lack: files from before it was written mean fp32."""
 
+IDENTITY = "identity"
+"""An entry by which a file can be told from a damaged one; no part of what it says about itself."""
+
+MOST_SCALE = 1000.0
+"""The largest alpha / rank of a slot; LoRAs have 0.1 to 10, and one of 1e300 makes NaN without a word."""
+
 FeatureTap = Literal["attn_input", "attn_output"]
 GarmentTokens = Literal["all", "foreground"]
 LoraTarget = Literal["q", "k", "v", "out"]
@@ -92,7 +98,7 @@ class CheckpointInfo:
         values = {name: _read_field(name, metadata, source) for name in _FIELDS}
         if PRECISION in metadata:
             values[PRECISION] = _read_field(PRECISION, metadata, source)
-        _refuse_unequal_slots(values, source)
+        _refuse_unfit_loras(values, source)
         return cls(
             unet=_read_unet(metadata, source),
             unet_config=metadata["unet_config"],
@@ -236,7 +242,7 @@ _FIELDS = {
     "author": _LINE,
 }
 _PRECISION = _Field("fp32, bf16 or fp16", _one_of("fp32", "bf16", "fp16"), str)
-_KNOWN = {"format", "anydressing_format", "unet_config", PRECISION, *_FIELDS}
+_KNOWN = {"format", "anydressing_format", "unet_config", PRECISION, IDENTITY, *_FIELDS}
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
@@ -285,11 +291,16 @@ def _read_unet(metadata: Mapping[str, str], source: str) -> UNetShape:
         raise refusal(source, _DAMAGED, why, _EXPORT) from error
 
 
-def _refuse_unequal_slots(values: Mapping[str, Any], source: str) -> None:
+def _refuse_unfit_loras(values: Mapping[str, Any], source: str) -> None:
     for name in ("rank", "alpha"):
         if set(values[name]) != set(values["slots"]):
             why = f"Its metadata entry {name!r} is for {quote(sorted(values[name]))}, but 'slots' is "
             raise refusal(source, _DAMAGED, f"{why}{quote(sorted(values['slots']))}.", _EXPORT)
+    for slot, alpha in values["alpha"].items():
+        if not alpha <= MOST_SCALE * values["rank"][slot]:
+            most = f"{MOST_SCALE:g} times its rank {values['rank'][slot]}"
+            why = f"Its metadata entry 'alpha' is {alpha:g} for {slot!r}, more than {most}."
+            raise refusal(source, _DAMAGED, why, _EXPORT)
 
 
 def _refuse_unwritable(info: CheckpointInfo) -> None:
@@ -303,7 +314,7 @@ def _refuse_unwritable(info: CheckpointInfo) -> None:
             faithful = False
         if not faithful:
             raise _unwritable(f"{name} is {quote(value)}, but should be {form.expected}.")
-    _refuse_unequal_slots(vars(info), "This description")
+    _refuse_unfit_loras(vars(info), "This description")
     if _read_unet({"unet_config": info.unet_config}, "This description") != info.unet:
         raise _unwritable("unet_config describes another U-Net than unet.")
     for name, text in info.extra.items():

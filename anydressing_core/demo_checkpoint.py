@@ -18,7 +18,7 @@ import safetensors.torch
 from torch import Tensor
 
 from .refusals import is_text, quote, refusal
-from .safetensors_header import file_name, open_weights, read_header
+from .safetensors_header import file_name, open_weights, read_header, refuse_not_finite
 from .sites import SD15, UNetShape, parse_unet_config
 from .word_table import WIDTH
 
@@ -117,7 +117,9 @@ def read_demo_checkpoint(path: str | os.PathLike[str]) -> tuple[DemoInfo, dict[s
         data = header.prefix + file.read(header.data_bytes)
     if len(data) != len(header.prefix) + header.data_bytes:
         raise refusal(name, "changed while it was read", "Its size is not the same any more.", "try again.")
-    return info, safetensors.torch.load(data)
+    tensors = safetensors.torch.load(data)
+    refuse_not_finite(tensors, name, "install ComfyUI-AnyDressing again, or train the base model anew.")
+    return info, tensors
 
 
 def _refuse_other_shapes(unet: UNetShape, source: str) -> None:

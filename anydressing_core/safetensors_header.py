@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard, cast
 
+import torch
+from torch import Tensor
+
+from .downloads import what_came_instead
 from .refusals import is_text, quote, refusal
 
 HEADER_LIMIT = 4 << 20
@@ -70,6 +74,14 @@ def read_header(source: BinaryIO | str | os.PathLike[str]) -> Header:
     return Header(tensors, metadata, prefix, size - len(prefix))
 
 
+def refuse_not_finite(tensors: Mapping[str, Tensor], name: str, remedy: str) -> None:
+    """Raise ValueError for NaN and infinity in the tensors of the file of this name."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            why = f"Tensor {key!r} holds NaN or infinity: the training went wrong, or the file was damaged."
+            raise refusal(name, "cannot be used", why, remedy)
+
+
 def open_weights(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a weights file for reading. Raises ValueError for what is missing, unreadable or no regular file."""
     name = quote(Path(path).name)
@@ -111,6 +123,11 @@ def _read_prefix(file: BinaryIO, name: str, size: int) -> bytes:
     if start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{":
         why = "Such a file can run programs when it is opened. For safety only .safetensors is loaded."
         raise refusal(name, "is a PyTorch (pickle or zip) file", why, "ask its author for a .safetensors file.")
+    instead = what_came_instead(start + file.read(32))
+    if instead is not None:
+        what, remedy = instead
+        raise refusal(name, f"is {what}", "No weights are in it.", remedy)
+    file.seek(len(start))
     length = int.from_bytes(start[:8], "little")
     if not 2 <= length <= HEADER_LIMIT:
         raise _invalid(name, f"Its header claims {length:,} bytes; at most {HEADER_LIMIT:,} are read.")

@@ -61,6 +61,8 @@ NODES = """() => {
     return facts
 }"""
 IMAGES = """() => app.graph._nodes.flatMap(n => (n.imgs || []).map(i => [n.type, i.naturalWidth, i.naturalHeight]))"""
+TEXTS = """() => app.graph._nodes.flatMap(n => (n.widgets || [])
+    .filter(w => w.name === '$$node-text-preview').map(w => [n.type, String(w.value)]))"""
 HISTORY = "async id => (await fetch('/api/history/' + id)).json()"
 TOAST = ".p-toast-message"
 
@@ -164,6 +166,11 @@ class Frontend:
         """Return the pictures that nodes hold for the canvas: node type, width, height."""
         self.page.wait_for_timeout(SETTLE)
         return [tuple(image) for image in self.page.evaluate(IMAGES)]
+
+    def shown_texts(self) -> list[tuple[str, str]]:
+        """Return the lines that nodes say under themselves: node type, text."""
+        self.page.wait_for_timeout(SETTLE)
+        return [tuple(text) for text in self.page.evaluate(TEXTS)]
 
     def screenshot(self, path: Path) -> None:
         """Save what the page looks like."""

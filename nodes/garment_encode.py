@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -142,6 +143,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         progress.update(1)
         comfy.model_management.throw_exception_if_processing_interrupted()
         tokens = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
+        _refuse_not_finite(tokens)
         progress.update(1)
 
         if counted == "foreground":
@@ -250,7 +252,24 @@ def _encode_picture(vae: Any, canvas: Tensor) -> Tensor:
             "This VAE does not belong to Stable Diffusion 1.5.",
             "connect the VAE output of your SD1.5 checkpoint.",
         )
+    if not torch.isfinite(latent).all():
+        raise refusal(
+            "vae:",
+            "it makes NaN or infinity of the garment's picture",
+            "Some VAEs overflow in half precision.",
+            "start ComfyUI with --fp32-vae, or connect another VAE.",
+        )
     return latent
+
+
+def _refuse_not_finite(tokens: Tokens) -> None:
+    if not all(bool(torch.isfinite(part).all()) for parts in tokens for part in parts):
+        raise refusal(
+            "model:",
+            "reading the garment gave NaN or infinity",
+            "The checkpoint overflows in the precision that it runs in, or a LoRA or the AnyDressing file is too strong.",
+            "turn keep_loras off, start ComfyUI with --fp32-unet, or try another checkpoint or file.",
+        )
 
 
 def _keep_foreground(shape: UNetShape, tokens: Tokens, cells: Tensor) -> Tokens:

@@ -43,7 +43,8 @@ def require_model(model: Any) -> None:
 
 def require_vae(vae: Any) -> None:
     """Raise ValueError unless this is what a VAE wire carries."""
-    _require_wire("vae", vae, hasattr(vae, "encode"), "VAE", "a checkpoint loader")
+    valid = hasattr(vae, "encode") and not isinstance(vae, str)
+    _require_wire("vae", vae, valid, "VAE", "a checkpoint loader")
 
 
 def require_anydressing(value: Any) -> None:

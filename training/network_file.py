@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..anydressing_core.atomic_write import write_atomically
 from ..anydressing_core.refusals import quote, refusal
-from ..anydressing_core.safetensors_header import read_header
+from ..anydressing_core.safetensors_header import read_header, refuse_not_finite
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -56,6 +56,7 @@ def read_network(
         raise refusal(quote(path.name), f"is not a {kind}", why, "name another file.") from error
     with safe_open(path, framework="pt", device="cpu") as file:
         tensors = {name: file.get_tensor(name).float() for name in found}
+    refuse_not_finite(tensors, quote(path.name), "name another file.")
     network.load_state_dict({name: tensors[name] for name in expected}, assign=True)
     return network.requires_grad_(False).eval(), tensors
 

@@ -87,6 +87,20 @@ def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     assert shown["SaveImage"] == (288, 384)
     assert shown["AnyDressingGarmentEncode"] == (288, 384)
     assert shown["AnyDressingAttentionMaps"] == (288, 384)
+    told = dict(frontend.shown_texts())
+    assert "the plain ground around it is read along" in told["AnyDressingGarmentEncode"]
+    assert "upper: orange" in told["AnyDressingAttentionMaps"]
+    assert "confusion 0." in told["AnyDressingAttentionMaps"]
+    assert frontend.prompt() == read(WORKFLOWS / "api" / f"{name}.json")  # what is told stays out of the workflow
+
+
+def test_a_workflow_saved_before_masks_could_be_inverted_opens_and_sends_the_same_prompt(frontend):
+    workflow = read(WORKFLOWS / "02_one_garment.json")
+    (encode,) = (node for node in workflow["nodes"] if node["type"] == "AnyDressingGarmentEncode")
+    assert encode["inputs"].pop()["name"] == "invert_mask"
+    assert encode["widgets_values"].pop() is False
+    assert frontend.open(workflow).is_clean
+    assert frontend.prompt() == read(WORKFLOWS / "api" / "02_one_garment.json")
 
 
 def test_the_artists_workflow_is_accepted_as_it_is(frontend):

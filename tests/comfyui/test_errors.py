@@ -248,6 +248,27 @@ def test_a_vae_of_another_kind(studio):
     assert "SD1.5" in do
 
 
+def test_a_vae_that_makes_no_numbers(studio):
+    class Overflowing:
+        def encode(self, image):
+            return torch.full((1, 4, 12, 8), math.nan)
+
+    node = studio.pack["AnyDressingGarmentEncode"]
+    what, _, do = refused(studio.run, node, studio.model, Overflowing(), studio.file, studio.picture(), "upper")
+    assert what == "vae: it makes NaN or infinity of the garment's picture."
+    assert "--fp32-vae" in do
+
+
+def test_a_garment_that_becomes_no_numbers(studio):
+    module = importlib.import_module("comfyui_anydressing.nodes.garment")
+    checkpoint = studio.random_checkpoint()
+    tensors = {name: 1e30 * tensor if "up.weight" in name else tensor for name, tensor in checkpoint.tensors.items()}
+    strong = module.AnyDressing("strong.safetensors", type(checkpoint)(checkpoint.info, tensors))
+    what, why, _ = refused(studio.garment, "upper", file=strong)
+    assert what == "model: reading the garment gave NaN or infinity."
+    assert "too strong" in why
+
+
 def test_out_of_memory_passes_through_untouched(studio, monkeypatch):
     """ComfyUI knows it by its type: it unloads all models and tells the artist."""
     garments_net = importlib.import_module("comfyui_anydressing.nodes.garments_net")

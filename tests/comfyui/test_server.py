@@ -97,6 +97,7 @@ PROMISES = {
             "garment_tokens",
             "keep_loras",
             "mask",
+            "invert_mask",
         ],
         ["ANYDRESSING_GARMENT"],
     ),
@@ -154,9 +155,109 @@ def test_the_garments_are_shown_as_the_network_sees_them(server, graph):
     assert Image.open(io.BytesIO(result.images[UPPER][0])).size == (72, 96)
 
 
-def test_strength_zero_is_the_plain_workflows_picture(server, graph):
-    graph[APPLY]["inputs"]["strength"] = 0.0
-    assert np.array_equal(pixels(server.run(graph)), pixels(server.run(undressed(copy.deepcopy(graph)))))
+SHIPPED = ("01_two_garments", "02_one_garment", "03_three_garments", "10_sd15_two_garments")
+
+
+def small(root, name):
+    """A shipped workflow on what is here, in two steps; the artist's own at 64 x 96."""
+    prompt = json.loads((root / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    for node in prompt.values():
+        inputs = node["inputs"]
+        if node["class_type"] == "KSampler":
+            inputs["steps"] = 2
+        elif node["class_type"] == "CheckpointLoaderSimple":
+            inputs["ckpt_name"] = "anydressing_random_sd15.safetensors"
+        elif node["class_type"] == "EmptyLatentImage" and name.startswith("10"):
+            inputs.update(width=64, height=96)
+        elif node["class_type"] == "AnyDressingGarmentEncode" and name.startswith("10"):
+            inputs.update(size="custom", width=64, height=96)
+    return prompt
+
+
+def of_kind(prompt, kind):
+    return [key for key, node in prompt.items() if node["class_type"] == kind]
+
+
+def bypassed(prompt):
+    """The same with AnyDressing Apply bypassed: whoever had its MODEL has the one that it was given."""
+    prompt = copy.deepcopy(prompt)
+    for apply in of_kind(prompt, "AnyDressingApply"):
+        model = prompt.pop(apply)["inputs"]["model"]
+        for node in prompt.values():
+            node["inputs"] |= {name: model for name, value in node["inputs"].items() if value == [apply, 0]}
+    return prompt
+
+
+def picture_of(result, prompt):
+    return pixels(result, of_kind(prompt, "SaveImage")[0])
+
+
+def test_these_are_all_shipped_workflows(root):
+    assert sorted(path.stem for path in (root / "workflows" / "api").glob("*.json")) == list(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_strength_zero_is_the_plain_picture_in_every_shipped_workflow(server, root, name):
+    dressed = small(root, name)
+    off = copy.deepcopy(dressed)
+    for apply in of_kind(off, "AnyDressingApply"):
+        off[apply]["inputs"]["strength"] = 0.0
+    plain, undressed = picture_of(server.run(bypassed(dressed)), dressed), picture_of(server.run(off), dressed)
+    assert np.array_equal(undressed, plain)
+    assert not np.array_equal(picture_of(server.run(dressed), dressed), plain)
+
+
+def test_a_muted_first_garment_leaves_the_others(server, graph):
+    alone = copy.deepcopy(graph)
+    del alone[APPLY]["inputs"]["garments.garment_1"]
+    alone[APPLY]["inputs"]["garments.garment_0"] = [LOWER, 0]
+    muted = copy.deepcopy(graph)
+    del muted[UPPER], muted[APPLY]["inputs"]["garments.garment_0"]
+    assert np.array_equal(pixels(server.run(muted)), pixels(server.run(alone)))
+
+
+def test_all_garments_muted_is_said_in_our_own_words(server, graph):
+    for socket in ("garments.garment_0", "garments.garment_1"):
+        del graph[APPLY]["inputs"][socket]
+    result = server.run(graph)
+    assert result.status == "error", result
+    assert result.error.message.startswith("garments: no garment is connected.")
+
+
+CONSTANTS = ["text", 5, 1.5, True, [1, 2, 3], {"a": 1}]
+
+
+@pytest.mark.parametrize("value", CONSTANTS, ids=repr)
+def test_a_constant_in_place_of_a_wire_is_refused_in_plain_words(server, graph, value):
+    """Over the API anything may come where a wire belongs; ComfyUI checks only some of it."""
+    wires = {"MODEL", "VAE", "IMAGE", "MASK", "CONDITIONING", "LATENT", "ANYDRESSING", "ANYDRESSING_GARMENT"}
+    graph["30"] = {"class_type": "AnyDressingGarmentSettings", "inputs": {"garment": [UPPER, 0]}}
+    graph["30"]["inputs"].update(weight=1.0, start_percent=0.0, end_percent=1.0)
+    graph[APPLY]["inputs"]["garments.garment_0"] = ["30", 0]
+    graph["31"] = {"class_type": "AnyDressingAttentionMaps", "inputs": {"model": [APPLY, 0]}}
+    graph["31"]["inputs"].update(positive=graph[SAMPLER]["inputs"]["positive"], samples=[SAMPLER, 0], image=["12", 0])
+    server.run(graph).check()
+    tried = 0
+    for key, node in graph.items():
+        if not node["class_type"].startswith("AnyDressing"):
+            continue
+        groups = server.object_info()[node["class_type"]]["input"]
+        declared = {
+            name: entry[0] for group in ("required", "optional") for name, entry in groups.get(group, {}).items()
+        }
+        wired = [name for name in declared if declared[name] in wires]
+        wired += ["garments.garment_0"] if node["class_type"] == "AnyDressingApply" else []
+        for name in wired:
+            wrong = copy.deepcopy(graph)
+            wrong[key]["inputs"][name] = value
+            result = server.run(wrong)
+            tried += 1
+            if result.status == "error":
+                assert result.error.message.startswith(f"{name}: "), (node["class_type"], name, result.error)
+                assert "What to do: " in result.error.message
+            else:  # ComfyUI refused the prompt itself, or left this node out of it
+                assert key not in result.executed, (node["class_type"], name, value)
+    assert tried == 18
 
 
 def test_a_dressed_and_an_undressed_sampler_in_one_graph(server, graph):

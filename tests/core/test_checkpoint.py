@@ -7,6 +7,7 @@ Random checkpoints of a two-level U-Net with seven sites; the seed is 0 where no
 import dataclasses
 import json
 import os
+import random
 import stat
 
 import pytest
@@ -21,6 +22,7 @@ from comfyui_anydressing.anydressing_core.checkpoint import (
 )
 from comfyui_anydressing.anydressing_core.checkpoint_info import CheckpointInfo, describe_unet
 from comfyui_anydressing.anydressing_core.sites import SD15, UNetShape
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.infos import make_info
 from support.random_file import random_checkpoint
@@ -77,6 +79,68 @@ def test_what_is_written_is_what_is_read(tmp_path, dtype, tap):
     for name, tensor in written.tensors.items():
         assert read.tensors[name].dtype == dtype
         assert torch.equal(read.tensors[name], tensor), name
+
+
+# ---- what was lost on the way ----------------------------------------------------------------------------------------
+
+
+def test_a_file_states_its_identity_and_says_the_same_about_itself(tmp_path):
+    written = random_checkpoint(INFO, seed=0)
+    save_checkpoint(tmp_path / "dress.safetensors", written)
+    with safe_open(tmp_path / "dress.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata.pop("identity") == written.identity
+    assert metadata == INFO.to_metadata()
+
+
+def test_every_bit_that_flips_in_the_tensors_is_found(tmp_path):
+    path = tmp_path / "dress.safetensors"
+    save_checkpoint(path, random_checkpoint(INFO, seed=0, dtype=torch.float16))
+    whole, chance = path.read_bytes(), random.Random(0)
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(81):
+        place = chance.randrange(start, len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << chance.randrange(8)]) + whole[place + 1 :])
+        assert "is damaged" in refusal(path) or "holds NaN" in refusal(path)
+
+
+def changed_on_the_way(tmp_path, change, dtype=torch.float32):
+    """A file that states its identity, whose tensors another program has changed since."""
+    save_checkpoint(tmp_path / "dress.safetensors", random_checkpoint(INFO, seed=0, dtype=dtype))
+    with safe_open(tmp_path / "dress.safetensors", "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(tmp_path / "dress.safetensors")
+    change(tensors, metadata)
+    save_file(tensors, tmp_path / "dress.safetensors", metadata=metadata)
+    return tmp_path / "dress.safetensors"
+
+
+def swap(tensors, metadata):
+    one, other = "dressing.mid_0_0.to_k.weight", "dressing.mid_0_0.to_v.weight"
+    tensors[one], tensors[other] = tensors[other], tensors[one]
+
+
+def read_as_bfloat16(tensors, metadata):
+    tensors |= {name: tensor.view(torch.bfloat16) for name, tensor in tensors.items()}
+
+
+def other_alpha(tensors, metadata):
+    metadata["alpha"] = metadata["alpha"].replace("8.0", "9.0")
+
+
+@pytest.mark.parametrize("change", [swap, read_as_bfloat16, other_alpha])
+def test_what_was_changed_since_it_was_written_is_found(tmp_path, change):
+    assert "is damaged" in refusal(changed_on_the_way(tmp_path, change, torch.float16))
+
+
+def test_entries_of_other_programs_may_come_and_go(tmp_path):
+    path = changed_on_the_way(tmp_path, lambda tensors, metadata: metadata.update({"modelspec.title": "A dress"}))
+    assert load_checkpoint(path).info.extra == {"modelspec.title": "A dress"}
+
+
+def test_a_file_from_before_identities_were_written_is_read(tmp_path):
+    assert "identity" not in INFO.to_metadata()
+    assert load_checkpoint(saved(tmp_path)).info == INFO
 
 
 def test_the_file_follows_the_published_format(tmp_path):
@@ -276,6 +340,8 @@ WRONG = {
         '{"upper": 8, "lower": Infinity}',
         '{"upper": 8, "lower": 1e999}',
         f'{{"upper": 8, "lower": 1{"0" * 400}}}',
+        '{"upper": 8, "lower": 1e300}',
+        '{"upper": 8, "lower": 2001}',
     ],
     "lora_targets": ["", "q", "q,k", "v,k,q", "q, k, v", "q,k,v,out,"],
     "feature_tap": ["", "attn", "ATTN_INPUT"],

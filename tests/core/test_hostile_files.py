@@ -136,7 +136,11 @@ CORPUS = {
     "no JSON": (packed(b"{'a': 1}      "), "not readable JSON"),
     "two objects": (packed(b"{} {}"), "not readable JSON"),
     "no UTF-8": (packed(b'{"\xff\xfe":1}'), "not UTF-8 text"),
-    "web page": (b"<!DOCTYPE html><html><body>404 not found</body></html>", "is not a valid safetensors file"),
+    "web page": (b"<!DOCTYPE html><html><body>404 not found</body></html>", "is a web page"),
+    "git lfs pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 213000000\n",
+        "is a Git LFS pointer, which stands for the file",
+    ),
     "pickle": (pickled, "For safety only .safetensors is loaded"),
     "torch.save": (torch_saved, "For safety only .safetensors is loaded"),
     "zip": (zipped, "For safety only .safetensors is loaded"),

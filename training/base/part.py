@@ -66,6 +66,11 @@ class Module:
         with safe_open(self.path, framework="pt") as file:
             for name, target in self.network.state_dict().items():
                 tensor = file.get_tensor(self.keys[name]).reshape(target.shape)
+                if not torch.isfinite(tensor).all():
+                    why = (
+                        f"{quote(self.keys[name])} holds NaN or infinity; the file was damaged or its training failed."
+                    )
+                    raise self.part.refuse("cannot be used", why, "download it again, or choose another checkpoint.")
                 # A copy always: what safetensors returns lies in the file, which may change while we train.
                 weights[name] = tensor.to(device, dtype, copy=True)
         return filled(self.network, weights)

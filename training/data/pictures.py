@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...anydressing_core.canvas import GarmentCanvas, lay_out
+from ...anydressing_core.downloads import what_came_instead
 from ...anydressing_core.latents import Size
 from ...anydressing_core.pixels import as_signed
 from ...anydressing_core.refusals import quote
@@ -180,7 +181,9 @@ def _opened(source: Source) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise too_large from error
     except UnidentifiedImageError as error:
-        raise BadPictureError(source.name, f"it is not a picture in one of {', '.join(FORMATS)}") from error
+        instead = what_came_instead(content[:64])
+        why = f"it is not a picture in one of {', '.join(FORMATS)}" if instead is None else f"it is {instead[0]}"
+        raise BadPictureError(source.name, why) from error
     except Exception as error:
         # Pillow's decoders raise errors of all kinds when a file is broken.
         raise BadPictureError(source.name, f"it is damaged or incomplete: {quote(str(error))}") from error

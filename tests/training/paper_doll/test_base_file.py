@@ -166,3 +166,21 @@ def test_a_damaged_description_is_refused_by_node_and_trainer(file, tmp_path, ch
         assert str(error.value).count("\n") == 2
         assert why in str(error.value)
         assert "damaged.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "part",
+    ["model.diffusion_model.input_blocks", "model.diffusion_model.out", "taesd_encoder", "taesd_decoder", "vae_scale"],
+)
+def test_numbers_that_are_none_are_refused_by_node_and_trainer(file, tmp_path, part, value):
+    tensors = load_file(file)
+    name = next(name for name in tensors if part in name)
+    tensors[name].view(-1)[-1] = value
+    path = tmp_path / "broken.safetensors"
+    save_file(tensors, path, read_demo_checkpoint(file)[0].to_metadata())
+    for read in (read_demo_checkpoint, load_base):
+        with pytest.raises(ValueError, match=r"NaN or infinity|cannot be scaled") as error:
+            read(path)
+        assert name in str(error.value) or part == "vae_scale"
+        assert str(error.value).count("\n") == 2
