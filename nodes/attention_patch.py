@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Dressing-Attention on ComfyUI's MODEL: three wrappers on a clone; the only file that knows transformer_options.
+"""Dressing-Attention on ComfyUI's MODEL, by an APPLY_MODEL wrapper on a clone.
 
-    PREDICT_NOISE     publishes which lists of conditions are the positive ones
-    CALC_COND_BATCH   turns that into "which indices of this call", and notes each area prompt's place
-    APPLY_MODEL       builds this call's attention patches around whatever already sits at each site, then calls on
-
-A static attn1 replacement would crash SAG and neuter PAG. `cond_or_uncond == 0` does not mean positive (SAG's second
-pass, DualCFG), and uuids repeat under area prompts: only the identity of the condition lists tells. Only conditional
-rows see garments (Eq. 16).
+For each U-Net call it builds attention patches around whatever already sits at each site, then calls on. A static attn1
+replacement would crash SAG and neuter PAG. Together with `conditions`, which tells the rows that may see garments, this
+is the only file that knows transformer_options.
 """
 
 from __future__ import annotations
 
 import logging
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
 import comfy.patcher_extension
@@ -31,41 +28,20 @@ from ..anydressing_core.dressing_attention import Attend, attention_maps, garmen
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
 from .bank import Bank
+from .conditions import CALL, KEY, Area, ConditionCall, positive_rows, publish, tiles_of, watch_conditions
 from .garment import Garment
 
-KEY = "anydressing"
-POSITIVE_LISTS = "anydressing_positive_lists"
-CALL = "anydressing_call"
 RECORDER = "anydressing_recorder"
 
 Recorder = Callable[["Dressing", str, list[int], Tensor], None]
 """Told at every dressed site: whose garments, the site's key, which of them take part, and A_k (B, h, w, N)."""
 
+TAKE_ANY_HEADS = {f"attention_{kind}" for kind in ("pytorch", "basic", "sub_quad", "split", "xformers", "flash")}
+"""ComfyUI's attention functions that were read and take heads of any width; sage and newer ones may not."""
+
 Replacement = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
 logger = logging.getLogger(__name__)
-
-
-class Area(NamedTuple):
-    """A rectangle in latent pixels."""
-
-    height: int
-    width: int
-    top: int = 0
-    left: int = 0
-
-
-@dataclass(frozen=True)
-class ConditionCall:
-    """One call of CALC_COND_BATCH: which condition indices are positive, and where area prompts sit.
-
-    areas: (index, uuid) -> the area of that prompt. whole: the latent. batch: pictures in the latent.
-    """
-
-    positive: frozenset[int]
-    areas: dict[tuple[int, Any], Area]
-    whole: Area
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -82,53 +58,23 @@ def dress_model(
     """Return a clone of MODEL that wears the garments; `bank` is the ModelPatcher from `make_bank`."""
     dressed = model.clone()
     wrappers = comfy.patcher_extension.WrappersMP
-    if not dressed.get_wrappers(wrappers.PREDICT_NOISE, KEY):  # a second Apply shares the first one's bookkeeping
-        dressed.add_wrapper_with_key(wrappers.PREDICT_NOISE, KEY, publish_positive_lists)
-        dressed.add_wrapper_with_key(wrappers.CALC_COND_BATCH, KEY, publish_condition_call)
+    watch_conditions(dressed)
     dressing = Dressing(shape, garments, bank.model, strength, start, end)
     dressed.add_wrapper_with_key(wrappers.APPLY_MODEL, KEY, dressing)
     dressed.set_additional_models(KEY, [*dressed.get_additional_models_with_key(KEY), bank])
     return dressed
 
 
-def publish_positive_lists(
-    executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: Any = None
-) -> Tensor:
-    """PREDICT_NOISE: note the running guider's positive condition lists. A "middle" one (DualCFG) is conditional."""
-    conds = getattr(executor.class_obj, "conds", {})
-    positive = [c for name, c in conds.items() if c is not None and not name.startswith(("neg", "empty_neg"))]
-    return executor(x, timestep, _publish(model_options or {}, POSITIVE_LISTS, positive), seed)
-
-
-def publish_condition_call(
-    executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
-) -> list[Tensor]:
-    """CALC_COND_BATCH: note which of these condition lists are positive, and the areas of their prompts."""
-    lists = model_options.get("transformer_options", {}).get(POSITIVE_LISTS)
-    if lists is not None:
-        positive = frozenset(
-            index for index, cond in enumerate(conds) if cond is not None and any(_same(cond, p) for p in lists)
-        )
-        whole = Area(x.shape[-2], x.shape[-1])
-        areas = {
-            (index, entry.get("uuid")): _clipped_area(entry["area"], whole)
-            for index, cond in enumerate(conds)
-            for entry in cond or ()
-            if entry.get("area") is not None
-        }
-        call = ConditionCall(positive, areas, whole, x.shape[0])
-        model_options = _publish(model_options, CALL, call)
-    return executor(model, conds, x, timestep, model_options)
-
-
 def record_maps(model: Any, recorder: Recorder) -> Any:
     """Return a clone of a dressed MODEL that tells `recorder` every A_k of its conditional rows."""
 
-    def publish(executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:
-        return executor(x, timestep, _publish(model_options or {}, RECORDER, recorder), seed)
+    def with_recorder(
+        executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None
+    ) -> Tensor:
+        return executor(x, timestep, publish(model_options or {}, RECORDER, recorder), seed)
 
     watched = model.clone()
-    watched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, RECORDER, publish)
+    watched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, RECORDER, with_recorder)
     return watched
 
 
@@ -143,11 +89,25 @@ class Dressing:
     def __init__(
         self, shape: UNetShape, garments: Sequence[Garment], bank: Bank, strength: float, start: float, end: float
     ) -> None:
-        self.shape, self.bank, self.strength = shape, bank, strength
+        self.shape, self.strength = shape, strength
+        self._bank = weakref.ref(bank)  # packs keep transformer_options, and us in it, beyond the MODEL's end
         self.timing = GarmentTiming(start, end)
         self.timings = [GarmentTiming(garment.start, garment.end) for garment in garments]
         self.regions = [garment.region for garment in garments]
         self.slots = [garment.slot for garment in garments]
+
+    @property
+    def bank(self) -> Bank:
+        """The garments, which the MODEL owns. Raises ValueError when it came here without them."""
+        bank = self._bank()
+        if bank is None:
+            raise refusal(
+                "model:",
+                "its garments are gone",
+                "A node has copied the MODEL's patches without the models that belong to them.",
+                "connect AnyDressing Apply after the node that does so.",
+            )
+        return bank
 
     def __call__(
         self,
@@ -161,11 +121,11 @@ class Dressing:
         **kwargs: Any,
     ) -> Tensor:
         options = transformer_options or {}
-        rows = _positive_rows(options)
+        rows = positive_rows(options)
         active = self._active_garments(executor.class_obj.model_sampling, options)
         if any(rows) and active:
             regions = self._regions_per_row(options, active, x)
-            dressed = _DressedCall(self, rows * _tiles(options, rows, x), active, regions, x)
+            dressed = _DressedCall(self, rows * tiles_of(options, rows, x), active, regions, x)
             options = dressed.transformer_options(options)
             if _is_compiled(options):
                 kwargs[dressed.structure_name(kwargs)] = True
@@ -210,7 +170,7 @@ class _DressedCall:
     def __init__(
         self, dressing: Dressing, rows: list[bool], active: list[int], regions: list[Tensor] | None, x: Tensor
     ) -> None:
-        self.dressing, self.bank, self.shape = dressing, dressing.bank, dressing.shape
+        self.dressing, self.shape, self.size = dressing, dressing.shape, x.shape
         self.rows, self.active, self.regions = rows, active, regions
         # A tensor, because torch.compile bakes Python numbers into the graph.
         self.strength = torch.tensor(dressing.strength, device=x.device)
@@ -235,15 +195,16 @@ class _DressedCall:
         ComfyUI's TorchCompileModel drops every guard on transformer_options, so a compiled U-Net would ignore garments
         or keep those of an earlier run. The names of keyword arguments are guarded; the U-Net ignores their values.
         """
-        structure = (self.rows, self.active, self.bank.layout)
+        structure = (self.rows, self.active, self.dressing.bank.layout)
         count = sum(name.startswith(f"{KEY}_") for name in taken)
         return f"{KEY}_{count}_{zlib.crc32(repr(structure).encode()):08x}"
 
     def _dressed_site(self, key: str, previous: Replacement | None) -> Replacement:
         def attend(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
             if previous is None:
+                precision = extra.get("attn_precision")
                 out = host_attention.optimized_attention(
-                    q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra
+                    q, k, v, self.shape.heads, attn_precision=precision, transformer_options=extra
                 )
             else:
                 out = previous(q, k, v, extra)
@@ -252,8 +213,10 @@ class _DressedCall:
         return attend
 
     def _add_garments(self, key: str, q: Tensor, out: Tensor, extra: dict[str, Any]) -> Tensor:
-        garments = self.bank.at(key, q).select(self.active)
-        regions = self._regions_at_site(q, extra)
+        if q.shape[0] % self.size[0]:
+            return out  # a pack asks once more about some of the rows; which ones they are cannot be known
+        garments = self.dressing.bank.at(key, q).select(self.active)
+        regions = self._regions_at_site(key, q)
         batch = q.shape[0] // len(self.rows)
         parts: list[Tensor] = []
         for first, last, positive in _runs(self.rows):
@@ -265,44 +228,42 @@ class _DressedCall:
                 term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
                 if RECORDER in extra:
                     maps = attention_maps(q[span], garments, regions=masks, attend=attend)
-                    extra[RECORDER](self.dressing, key, self.active, _as_picture(maps, extra))
+                    extra[RECORDER](self.dressing, key, self.active, self._as_picture(key, maps))
                 part = part + self.strength * term
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _regions_at_site(self, q: Tensor, extra: dict[str, Any]) -> Tensor | None:
+    def _regions_at_site(self, key: str, q: Tensor) -> Tensor | None:
         """The masks on this site's grid, one row for each row of q: (B, L, N)."""
         if self.regions is None:
             return None
         remedy = "remove the region from Garment Settings, or the node that tiles or merges tokens."
-        grid = _grid_of(q.shape[1], extra, "region:", "so a region cannot be placed", remedy)
+        grid = self._grid(key, q.shape[1], "region:", "so a region cannot be placed", remedy)
         batch = q.shape[0] // len(self.rows)
         per_row = [torch.stack([region_on_grid(mask, grid) for mask in masks], dim=-1) for masks in self.regions]
         return torch.stack(per_row).repeat_interleave(batch, dim=0)
 
+    def _as_picture(self, key: str, maps: Tensor) -> Tensor:
+        """Maps (B, L, N) on their site's grid: (B, h, w, N)."""
+        remedy = "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens."
+        return maps.unflatten(1, self._grid(key, maps.shape[1], "model:", "so it cannot be mapped", remedy))
 
-def _as_picture(maps: Tensor, extra: dict[str, Any]) -> Tensor:
-    """Maps (B, L, N) on their site's grid: (B, h, w, N)."""
-    remedy = "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens."
-    return maps.unflatten(1, _grid_of(maps.shape[1], extra, "model:", "so it cannot be mapped", remedy))
-
-
-def _grid_of(tokens: int, extra: dict[str, Any], name: str, so: str, remedy: str) -> tuple[int, int]:
-    """This site's height and width in tokens. Raises ValueError where tokens were moved, merged or cut into tiles."""
-    height, width = extra["activations_shape"][-2:]
-    if tokens != height * width:
-        why = f"A layer of {height} x {width} tokens was asked about {tokens}."
-        problem = f"this MODEL rearranges its attention (HyperTile, ToMe), {so}"
-        raise refusal(name, problem, why, remedy)
-    return height, width
+    def _grid(self, key: str, tokens: int, name: str, so: str, remedy: str) -> tuple[int, int]:
+        """A site's height and width in tokens. Raises ValueError where tokens were moved, merged or cut into tiles."""
+        site = next(site for site in self.shape.sites if site.key == key)
+        height, width = site.grid(self.size[-2], self.size[-1])
+        if tokens != height * width:
+            why = f"A layer of {height} x {width} tokens was asked about {tokens}."
+            raise refusal(name, f"this MODEL rearranges its attention (HyperTile, ToMe), {so}", why, remedy)
+        return height, width
 
 
 def _attend(extra: dict[str, Any], widened: bool) -> Attend:
-    """The user's attention for heads of the model's own width; PyTorch's for widened heads under an override or sage,
-    which limit the head size or quantise away the bias columns."""
+    """The user's attention for heads of the model's own width; PyTorch's for widened heads wherever something else may
+    limit the head size or quantise away the bias columns."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        precision = extra["attn_precision"]
+        precision = extra.get("attn_precision")
         if widened and _only_plain_heads(extra):
             return host_attention.attention_pytorch(query, key, value, heads, attn_precision=precision)
         return host_attention.optimized_attention(
@@ -316,37 +277,16 @@ def _only_plain_heads(extra: dict[str, Any]) -> bool:
     if "optimized_attention_override" in extra:
         say_once("an attention override")
         return True
-    if host_attention.optimized_attention.__name__.startswith("attention_sage"):
-        say_once("SageAttention")
-        return True
-    return False
+    name = host_attention.optimized_attention.__name__
+    if name in TAKE_ANY_HEADS:
+        return False
+    say_once("SageAttention" if name.startswith("attention_sage") else f"an attention that we do not know ({name})")
+    return True
 
 
 @cache
 def say_once(what: str) -> None:
     logger.info("AnyDressing: %s is active; garments with a null token or regions use PyTorch attention.", what)
-
-
-def _positive_rows(options: dict[str, Any]) -> list[bool]:
-    call: ConditionCall | None = options.get(CALL)
-    positive = {0} if call is None else call.positive  # without a guider of ComfyUI's kind, the first one is positive
-    return [index in positive for index in options.get("cond_or_uncond", [0])]
-
-
-def _tiles(options: dict[str, Any], rows: list[bool], x: Tensor) -> int:
-    """How many tiles this call holds: packs that tile the sampling repeat all rows for each tile, tile after tile."""
-    call: ConditionCall | None = options.get(CALL)
-    if call is None:
-        return 1
-    tiles, rest = divmod(x.shape[0], call.batch * len(rows))
-    if rest or not tiles:
-        raise refusal(
-            "model:",
-            "a node rearranges the batch in a way in which positive and negative cannot be told apart",
-            f"{x.shape[0]} rows came for {call.batch} pictures and {len(rows)} conditions.",
-            "remove the node that splits or joins the sampling's batch.",
-        )
-    return tiles
 
 
 def _in_time(timing: GarmentTiming, sampling: Any, sigma: float) -> bool:
@@ -368,22 +308,3 @@ def _runs(rows: list[bool]) -> list[tuple[int, int, bool]]:
     """Neighbouring rows of one kind, as (first, last + 1, kind)."""
     edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1]), len(rows)]
     return [(first, last, rows[first]) for first, last in pairwise(edges)]
-
-
-def _same(cond: list[Any], other: list[Any]) -> bool:
-    """Whether two condition lists are one; context windows copy a list but keep its entries' uuids."""
-    names = [entry.get("uuid") for entry in cond]
-    return cond is other or (None not in names and names != [] and names == [entry.get("uuid") for entry in other])
-
-
-def _clipped_area(area: Sequence[int], whole: Area) -> Area:
-    """The area of a prompt, (..., height, width, ..., top, left), cut off at the latent's edge as ComfyUI does."""
-    half = len(area) // 2
-    height, width, top, left = area[half - 2], area[half - 1], area[-2], area[-1]
-    return Area(min(whole.height - top, height), min(whole.width - left, width), top, left)
-
-
-def _publish(model_options: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
-    options = model_options.copy()
-    options["transformer_options"] = {**options.get("transformer_options", {}), name: value}
-    return options

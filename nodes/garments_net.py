@@ -65,6 +65,7 @@ class _PassHooks:
     """The patches of one pass: add the garment's LoRA to q, k, v (Eq. 3), silence cross-attention, keep features."""
 
     def __init__(self, shape: UNetShape, checkpoint: Checkpoint | None, slot: str) -> None:
+        self.shape = shape
         self.sites = {_site_key(site): site for site in shape.sites}
         self.checkpoint, self.slot = checkpoint, slot
         self.tokens: dict[SiteKey, tuple[Tensor, ...]] = {}
@@ -94,8 +95,8 @@ class _PassHooks:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         n = self.normed
         q, k, v = (q + self._lora("q", n, extra), k + self._lora("k", n, extra), v + self._lora("v", n, extra))
-        precision = extra["attn_precision"]
-        out = optimized_attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
+        precision = extra.get("attn_precision")
+        out = optimized_attention(q, k, v, self.shape.heads, attn_precision=precision, transformer_options=extra)
         self.tokens[_key_of(extra)] = self._tap(k, v, out)
         self.attended = out
         return out
