@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from ..anydressing_core.canvas import region_on_grid
 from ..anydressing_core.dressing_attention import Attend, attention_maps, garment_attention
+from ..anydressing_core.latents import CELL
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
 from .bank import Bank
@@ -148,6 +149,8 @@ class Dressing:
         rows = options.get("cond_or_uncond", [0])
         call: ConditionCall | None = options.get(CALL)
         whole = Area(*x.shape[-2:]) if call is None else call.whole
+        for index in active:
+            _doubt_region(self.regions[index], whole)
         masks = torch.stack([_latent_mask(self.regions[index], whole) for index in active])
         areas = {} if call is None else call.areas
         places = [areas.get(row, whole) for row in zip(rows, options.get("uuids", rows), strict=True)]
@@ -285,6 +288,11 @@ def _only_plain_heads(extra: dict[str, Any]) -> bool:
 
 
 @cache
+def warn_once(text: str) -> None:
+    logger.warning("AnyDressing: %s", text)
+
+
+@cache
 def say_once(what: str) -> None:
     logger.info("AnyDressing: %s is active; garments with a null token or regions use PyTorch attention.", what)
 
@@ -295,6 +303,19 @@ def _in_time(timing: GarmentTiming, sampling: Any, sigma: float) -> bool:
 
 def _is_compiled(options: dict[str, Any]) -> bool:
     return "torch.compile" in options.get("wrappers", {}).get("apply_model", {})
+
+
+def _doubt_region(region: Tensor | None, whole: Area) -> None:
+    """Say so when a region has another shape than what is sampled: then that is a tile or a crop, as like as not."""
+    if region is None:
+        return
+    height, width = region.shape
+    if abs(width * whole.height - height * whole.width) > max(height, width):  # a cell of rounding
+        warn_once(
+            f"a region drawn at {width} x {height} is stretched over {whole.width * CELL} x {whole.height * CELL}, which has "
+            "another shape. Upscalers and detailers that sample a tile or a crop at a time stretch it over each of them: "
+            "dress without regions there."
+        )
 
 
 def _latent_mask(region: Tensor | None, whole: Area) -> Tensor:

@@ -40,7 +40,8 @@ class AnyDressingGarmentSettings(io.ComfyNode):
                 io.Mask.Input(
                     "region",
                     optional=True,
-                    tooltip="White where this garment may go in the new picture; stretched to the picture's size.",
+                    tooltip="White where this garment may go in the new picture; stretched to what is sampled. Ultimate SD "
+                    "Upscale and detailers sample one tile or crop at a time, and it is stretched over each: leave it off there.",
                 ),
             ],
             outputs=[GarmentWire.Output(display_name="garment", tooltip="The same garment with these settings.")],

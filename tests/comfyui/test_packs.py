@@ -170,6 +170,23 @@ def test_a_model_that_lost_its_garments_says_so(studio):
         studio.sample(lost)
 
 
+# --- tiles and crops that are latents of their own, as upscalers and detailers make them -----------------------------
+
+
+@pytest.mark.parametrize(
+    ("region", "doubted"),
+    [((96, 64), False), ((768, 512), False), ((1000, 667), False), ((96, 96), True), ((768, 640), True)],
+    ids=str,
+)
+def test_a_region_of_another_shape_than_what_is_sampled_is_doubted_aloud(studio, caplog, region, doubted):
+    importlib.import_module("comfyui_anydressing.nodes.attention_patch").warn_once.cache_clear()
+    mask = torch.zeros(1, *region)
+    mask[:, : region[0] // 2] = 1
+    studio.sample(studio.dress(garments=[studio.settings(studio.garments[0], region=mask)]))
+    said = [line for line in caplog.messages if "is stretched over 64 x 96" in line]
+    assert len(said) == doubted
+
+
 # --- attention that nobody knows yet ---------------------------------------------------------------------------------
 
 
