@@ -40,7 +40,7 @@ ARRANGE = """pictured => {
     for (const n of app.graph._nodes) if (pictured.includes(n.type)) n.setSize([n.size[0], n.size[1] + 290])
     app.graph.arrange()
 }"""
-PICTURED = ["AnyDressingGarmentEncode", "PreviewImage", "SaveImage"]
+PICTURED = ["AnyDressingExampleGarment", "AnyDressingGarmentEncode", "PreviewImage", "SaveImage"]
 SERIALIZE = "() => JSON.stringify(app.graph.serialize())"
 TO_API = "async () => JSON.stringify((await app.graphToPrompt()).output)"
 NODES = """() => {

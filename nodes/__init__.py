@@ -8,7 +8,7 @@ from comfy_api.latest import ComfyExtension, io
 from .apply import AnyDressingApply
 from .attention_maps import AnyDressingAttentionMaps
 from .demo_checkpoint import AnyDressingDemoCheckpoint
-from .example_garment import AnyDressingExampleGarment
+from .example_garment import AnyDressingExampleGarment, serve_example_garments
 from .garment_encode import AnyDressingGarmentEncode
 from .garment_settings import AnyDressingGarmentSettings
 from .loader import AnyDressingLoader, register_model_folder
@@ -29,4 +29,5 @@ class AnyDressingExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()
+        serve_example_garments()
         return NODES

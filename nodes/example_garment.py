@@ -6,8 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from comfy_api.latest import io
+from aiohttp import web
+from comfy_api.latest import io, ui
 from PIL import Image
+from server import PromptServer
 
 from ..anydressing_core.pixels import as_unit
 from ..anydressing_core.refusals import refusal
@@ -49,7 +51,22 @@ class AnyDressingExampleGarment(io.ComfyNode):
             )
         with Image.open(FOLDER / f"{garment}.png") as picture:
             pixels = np.array(picture.convert("RGB"))
-        return io.NodeOutput(as_unit(pixels)[None].movedim(1, -1))
+        image = as_unit(pixels)[None].movedim(1, -1)
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
+
+
+def serve_example_garments() -> None:
+    """Let the page show a garment before it is run, at /anydressing/example_garment/NAME."""
+    server = getattr(PromptServer, "instance", None)  # none when nodes are used without a server
+    if server is None:
+        return
+
+    @server.routes.get("/anydressing/example_garment/{name}")
+    async def show(request: web.Request) -> web.StreamResponse:  # pyright: ignore[reportUnusedFunction]
+        name = request.match_info["name"]
+        if name not in example_garments():
+            raise web.HTTPNotFound
+        return web.FileResponse(FOLDER / f"{name}.png")
 
 
 def example_garments() -> list[str]:

@@ -40,6 +40,7 @@ class AnyDressingLoader(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=[TRAINING_FREE, *folder_paths.get_filename_list(FOLDER)],
+                    extra_dict={"anydressing_slots": slots_of_files()},  # web/anydressing.js reads it
                     tooltip="A .safetensors file in models/anydressing, or training-free: no file needed, any SD1.5 "
                     "checkpoint, traces of the garments at best.",
                 )
@@ -102,11 +103,14 @@ def model_path(name: str) -> Path:
 
 def known_slots() -> list[str]:
     """The garment kinds to offer: the common ones, and those of every readable file in models/anydressing."""
-    slots: list[str] = list(COMMON_SLOTS)
+    trained = [slot for slots in slots_of_files().values() for slot in slots]
+    return list(dict.fromkeys([*COMMON_SLOTS, *trained]))
+
+
+def slots_of_files() -> dict[str, list[str]]:
+    """The garment kinds that every readable file in models/anydressing was trained for."""
+    slots: dict[str, list[str]] = {}
     for name in folder_paths.get_filename_list(FOLDER):
-        try:
-            trained = read_info(model_path(name)).slots
-        except (ValueError, OSError):
-            continue  # the Loader says what is wrong with it, when it is chosen
-        slots += [slot for slot in trained if slot not in slots]
+        with contextlib.suppress(ValueError, OSError):  # the Loader says what is wrong with it, when it is chosen
+            slots[name] = list(read_info(model_path(name)).slots)
     return slots

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -140,6 +139,8 @@ def _garment_mask(mask: Any, size: torch.Size, invert: bool) -> Tensor | None:
 
 def _around_black(picture: Tensor) -> Tensor | None:
     """Where a picture (1, 3, H, W) lies on pure black that reaches all around its border: 1 on it; None elsewhere."""
+    import cv2
+
     black = picture.amax(dim=1)[0] == 0
     if not bool(_border(black).all()):
         return None

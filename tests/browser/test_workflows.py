@@ -94,6 +94,58 @@ def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     assert frontend.prompt() == read(WORKFLOWS / "api" / f"{name}.json")  # what is told stays out of the workflow
 
 
+SLOTS = """() => app.graph._nodes.filter(n => n.comfyClass === 'AnyDressingGarmentEncode')
+    .map(n => n.widgets.find(w => w.name === 'slot').options.values)"""
+SOCKETS = """() => app.graph._nodes.find(n => n.comfyClass === 'AnyDressingApply').inputs
+    .filter(i => i.name.startsWith('garments.')).map(i => i.label)"""
+CHOOSE = """([kind, value]) => {
+    const widget = app.graph._nodes.find(n => n.comfyClass === kind).widgets[0]
+    widget.value = value
+    widget.callback(value)
+}"""
+NODES_2 = "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "Nodes 2.0"])
+def canvas(frontend, request):
+    frontend.page.evaluate(NODES_2, request.param)
+    yield frontend
+    frontend.page.evaluate(NODES_2, False)
+
+
+def test_only_the_slots_of_the_connected_file_are_offered(canvas):
+    canvas.open(read(WORKFLOWS / "01_two_garments.json"))
+    assert canvas.page.evaluate(SLOTS) == [["upper", "lower", "hat"]] * 2
+    canvas.page.evaluate(CHOOSE, ["AnyDressingLoader", "training-free (no file)"])
+    assert canvas.page.evaluate(SLOTS) == [["upper", "lower", "hat", "dress", "outer", "shoes", "bag"]] * 2
+    canvas.page.evaluate(CHOOSE, ["AnyDressingLoader", "paper_doll.safetensors"])
+    assert canvas.page.evaluate(SLOTS) == [["upper", "lower", "hat"]] * 2
+
+
+def test_garment_sockets_count_from_one(canvas):
+    canvas.open(read(WORKFLOWS / "01_two_garments.json"))
+    canvas.page.wait_for_timeout(300)
+    assert canvas.page.evaluate(SOCKETS) == ["garment 1", "garment 2", "garment 3"]
+
+
+def test_an_example_garment_is_seen_before_it_is_run(canvas, request):
+    canvas.open(read(WORKFLOWS / "02_one_garment.json"))
+    classic = "classic" in request.node.name
+    shown = (
+        "app.graph._nodes.some(n => n.comfyClass === 'AnyDressingExampleGarment' && n.imgs?.[0]?.naturalWidth === 384)"
+    )
+    drawn = "[...document.querySelectorAll('[data-node-id] img')].some(i => i.naturalWidth === 384)"
+    canvas.page.wait_for_function(shown if classic else drawn, timeout=20_000)
+    assert canvas.page_errors == []
+
+
+def test_only_example_garments_are_served(frontend):
+    status = "async name => (await fetch('/api/anydressing/example_garment/' + encodeURIComponent(name))).status"
+    assert frontend.page.evaluate(status, "upper_striped_polo") == 200
+    for name in ("nobody", "../anydressing/paper_doll.safetensors", "..\\upper_striped_polo"):
+        assert frontend.page.evaluate(status, name) == 404
+
+
 def test_a_workflow_saved_before_masks_could_be_inverted_opens_and_sends_the_same_prompt(frontend):
     workflow = read(WORKFLOWS / "02_one_garment.json")
     (encode,) = (node for node in workflow["nodes"] if node["type"] == "AnyDressingGarmentEncode")

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// What only the page can do: offer the slots that the connected file knows, count garment sockets from 1, and show an
+// example garment before it is run. Nothing depends on it: without this file every node works, and says at Run what it must.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+let slotsOfFiles = {}; // file in the Loader's list -> the slots it was trained for; files without an entry take any
+
+const widgetOf = (node, name) => node?.widgets?.find((widget) => widget.name === name);
+
+/** Call `after` whenever the named method of `object` has been called. */
+function follow(object, name, after) {
+  const before = object[name];
+  object[name] = function (...args) {
+    const result = before?.apply(this, args);
+    after();
+    return result;
+  };
+}
+
+/** The node behind an input, however many reroutes lie between. */
+function sourceOf(node, name) {
+  let index = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+  for (let steps = 0; node && index >= 0 && steps < 64; steps++) {
+    node = node.getInputNode(index);
+    if (node?.type !== "Reroute") return node;
+    index = 0;
+  }
+  return null;
+}
+
+function offerSlots(encode) {
+  const slot = widgetOf(encode, "slot");
+  if (!slot) return;
+  slot.anydressingSlots ??= [...slot.options.values];
+  const loader = sourceOf(encode, "anydressing");
+  const known = loader?.comfyClass === "AnyDressingLoader" && slotsOfFiles[widgetOf(loader, "file")?.value];
+  slot.options.values = known ? [...known] : [...slot.anydressingSlots];
+}
+
+function offerSlotsAround(loader) {
+  for (const node of loader.graph?._nodes ?? []) {
+    if (node.comfyClass === "AnyDressingGarmentEncode") offerSlots(node);
+  }
+}
+
+function countFromOne(apply) {
+  for (const input of apply.inputs ?? []) {
+    const number = /^garments\.garment_(\d+)$/.exec(input.name)?.[1];
+    if (number !== undefined) input.label = `garment ${Number(number) + 1}`;
+  }
+}
+
+/** Show a garment as the page shows a sampler's preview, which both kinds of canvas know. */
+async function showExample(node) {
+  const name = encodeURIComponent(widgetOf(node, "garment").value);
+  const answer = await api.fetchApi(`/anydressing/example_garment/${name}`);
+  if (!answer.ok || !node.graph) return;
+  const number = String(node.id);
+  const detail = { blob: await answer.blob(), nodeId: number, displayNodeId: number, realNodeId: number, jobId: "" };
+  api.dispatchCustomEvent("b_preview_with_metadata", detail);
+  node.graph.setDirtyCanvas(true, true);
+}
+
+const SETUP = {
+  AnyDressingGarmentEncode(node) {
+    follow(node, "onConnectionsChange", () => offerSlots(node));
+  },
+  AnyDressingLoader(node) {
+    const file = widgetOf(node, "file");
+    if (file) follow(file, "callback", () => offerSlotsAround(node));
+  },
+  AnyDressingApply(node) {
+    follow(node, "onConnectionsChange", () => setTimeout(() => countFromOne(node)));
+    setTimeout(() => countFromOne(node));
+  },
+  AnyDressingExampleGarment(node) {
+    const garment = widgetOf(node, "garment");
+    if (!garment) return;
+    follow(garment, "callback", () => void showExample(node));
+    setTimeout(() => void showExample(node)); // when a saved workflow has set its value
+  },
+};
+
+app.registerExtension({
+  name: "AnyDressing",
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (nodeData.name === "AnyDressingLoader") {
+      slotsOfFiles = nodeData.input?.required?.file?.[1]?.anydressing_slots ?? {};
+    }
+  },
+  nodeCreated(node) {
+    SETUP[node.comfyClass]?.(node);
+  },
+  refreshComboInNodes(definitions) {
+    slotsOfFiles = definitions.AnyDressingLoader?.input?.required?.file?.[1]?.anydressing_slots ?? slotsOfFiles;
+    const all = definitions.AnyDressingGarmentEncode?.input?.required?.slot;
+    const slots = all?.[1]?.options ?? all?.[0];
+    for (const node of app.graph?._nodes ?? []) {
+      if (node.comfyClass !== "AnyDressingGarmentEncode") continue;
+      if (Array.isArray(slots)) widgetOf(node, "slot").anydressingSlots = slots;
+      offerSlots(node);
+    }
+  },
+  afterConfigureGraph() {
+    for (const node of app.graph?._nodes ?? []) {
+      if (node.comfyClass === "AnyDressingGarmentEncode") offerSlots(node);
+      if (node.comfyClass === "AnyDressingApply") countFromOne(node);
+    }
+  },
+});
