@@ -17,8 +17,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ...anydressing_core.refusals import quote, refusal
+from ...anydressing_core.refusals import quote, reason_of, refusal
 from ...anydressing_core.safetensors_header import Header, read_header
+from ..text_files import read_text
 
 SD15_INSTEAD = "choose an SD1.5 checkpoint."
 
@@ -123,11 +124,15 @@ def config_beside(part: Part) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; any other JSON counts as an empty one. Raises ValueError for what is not JSON."""
+    name = quote(f"{path.parent.name}/{path.name}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = "It is missing or is not readable JSON."
-        raise refusal(quote(f"{path.parent.name}/{path.name}"), "cannot be read", why, "copy it again.") from error
+        text = read_text(path, name)
+    except OSError as error:
+        raise refusal(name, "cannot be read", f"{reason_of(error)}.", "copy it again.") from error
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise refusal(name, "cannot be read", "It is not readable JSON.", "copy it again.") from error
     return content if isinstance(content, dict) else {}
 
 

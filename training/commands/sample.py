@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.checkpoint_info import CheckpointInfo
-from ...anydressing_core.refusals import quote, refusal
+from ...anydressing_core.refusals import is_text, quote, refusal
 from ..base.model import BaseModel, load_base
 from ..data.manifest import read_manifest
 from ..data.pictures import BadPictureError, Source, cut_out, flat_lay
@@ -127,6 +127,9 @@ def _prompted(wanted: Prompted, info: CheckpointInfo, base: BaseModel) -> list[M
         what = f"Garment kind {unknown[0]!r}" if unknown else "No garment"
         known = ", ".join(info.slots)
         raise refusal(what, "was given", f"This file dresses people in: {known}.", "write --garment KIND=PICTURE.")
+    if not is_text(wanted.prompt):
+        why = "It holds bytes that are no UTF-8, as a terminal of another encoding sends them."
+        raise refusal(f"--prompt {quote(wanted.prompt)}", "cannot be read", why, "set the terminal to UTF-8.")
     worn = [_encoded(slot, (_source(path),), info, base) for slot, path in wanted.garments]
     text = base.encode_text([wanted.prompt])[0]
     source: dict[str, object] = {

@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from ...anydressing_core.refusals import refusal
+from ...anydressing_core.refusals import is_text, refusal
+from ..text_files import as_text
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Slot = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
@@ -113,7 +115,7 @@ def read_manifest(path: Path) -> Manifest:
         remedy = "name one, or make one with `anydressing data`."
         raise refusal(f"manifest: {str(path)!r}", "is not a file", why, remedy)
     data = path.read_bytes()
-    items = list(_items(data, path.name))
+    items = list(_items(as_text(data, f"manifest: {path.name!r}"), path.name))
     if not items:
         raise _problem(path.name, 1, "it holds no person")
     return Manifest(path.parent, items, hashlib.sha256(data).hexdigest())
@@ -122,7 +124,7 @@ def read_manifest(path: Path) -> Manifest:
 def safe_relative_path(path: str) -> str:
     """Return a relative path with forward slashes that stays where it is; raise ValueError for any other."""
     parts = PurePosixPath(path).parts
-    foreign = "\\" in path or ":" in path or "\0" in path
+    foreign = "\\" in path or ":" in path or "\0" in path or not is_text(path)
     if not parts or foreign or path.startswith("/") or ".." in parts:
         raise ValueError(f"{path!r} must be a relative path with forward slashes that stays inside the folder")
     return path
@@ -138,10 +140,11 @@ def plain_caption(caption: str) -> str:
     return text
 
 
-def _items(data: bytes, name: str) -> Iterator[Item]:
+def _items(text: str, name: str) -> Iterator[Item]:
     seen: set[str] = set()
     told: set[str] = set()
-    for number, line in enumerate(data.splitlines(), start=1):
+    # Not str.splitlines, which also breaks lines at characters that a caption may hold, such as U+2028.
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         if not line.strip():
             continue
         item = _item(line, name, number)
@@ -152,12 +155,13 @@ def _items(data: bytes, name: str) -> Iterator[Item]:
         yield item
 
 
-def _item(line: bytes, name: str, number: int) -> Item:
-    if len(line) > LONGEST_LINE:
-        raise _problem(name, number, f"it is {len(line)} bytes long, at most {LONGEST_LINE} are read")
+def _item(line: str, name: str, number: int) -> Item:
+    size = len(line.encode())
+    if size > LONGEST_LINE:
+        raise _problem(name, number, f"it is {size} bytes long, at most {LONGEST_LINE} are read")
     try:
         return Item.model_validate(json.loads(line))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise _problem(name, number, "it is not one JSON object") from error
     except ValidationError as error:
         found = error.errors()[0]
@@ -167,7 +171,7 @@ def _item(line: bytes, name: str, number: int) -> Item:
         ) from error
 
 
-def _tell_unknown_keys(line: bytes, name: str, told: set[str]) -> None:
+def _tell_unknown_keys(line: str, name: str, told: set[str]) -> None:
     entry: dict[str, Any] = json.loads(line)
     unknown = set(entry) - set(Item.model_fields)
     for garment in entry["garments"]:

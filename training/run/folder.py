@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ...anydressing_core.atomic_write import sync_folder, write_atomically, write_synced
 from ...anydressing_core.refusals import disk_refusal, refusal
+from ..text_files import read_text
 from .lock import is_running, locked
 
 CONFIG = "config.toml"
@@ -105,8 +106,8 @@ class RunFolder:
 
     @property
     def config(self) -> str:
-        """The text of config.toml."""
-        return (self.path / CONFIG).read_text(encoding="utf-8")
+        """The text of config.toml, which somebody may have edited. Raises ValueError when it is not UTF-8."""
+        return read_text(self.path / CONFIG)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -568,6 +568,20 @@ def test_a_folder_that_says_something_else_is_refused(folder, file, changes, pro
     assert str(error.value).count("\n") == 2
 
 
+def test_a_configuration_with_a_byte_order_mark_reads(folder):
+    path = folder / "unet" / "config.json"
+    plan = plan_base(folder)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert plan_base(folder).shape == plan.shape
+
+
+def test_a_configuration_in_utf_16_is_named(folder):
+    path = folder / "unet" / "config.json"
+    path.write_bytes(path.read_text().encode("utf-16"))
+    with pytest.raises(ValueError, match=r"'unet/config\.json' is saved as UTF-16(?s:.*)save it as UTF-8"):
+        plan_base(folder)
+
+
 def test_a_folder_with_pickle_alone_is_refused(folder):
     (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(ValueError, match=r"has no U-Net that can be loaded\.\nunet/ holds no \.safetensors weights"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 
 import pytest
@@ -51,6 +52,57 @@ def test_the_digest_is_the_files(tmp_path):
     assert one != read_manifest(write(tmp_path, changed(caption="another"))).digest
 
 
+# ---- files as editors write them ------------------------------------------------------------------------------------
+
+
+def write_bytes(folder, content):
+    (folder / "manifest.jsonl").write_bytes(content)
+    return folder / "manifest.jsonl"
+
+
+def lines(*captions):
+    return "".join(
+        json.dumps(changed(id=f"a{place}", caption=caption), ensure_ascii=False) + "\n"
+        for place, caption in enumerate(captions)
+    )
+
+
+def test_a_byte_order_mark_is_passed_over_and_the_digest_is_of_all_bytes(tmp_path):
+    content = b"\xef\xbb\xbf" + lines("a woman\u2019s portrait").encode()
+    manifest = read_manifest(write_bytes(tmp_path, content))
+    assert manifest.items[0].caption == "a woman\u2019s portrait"
+    assert manifest.digest == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0b"])
+def test_only_ends_of_lines_end_a_line(tmp_path, character):
+    (item,) = read_manifest(write_bytes(tmp_path, lines(f"one{character}two").encode())).items
+    assert item.caption == "one two"
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\r"])
+def test_lines_may_end_as_another_system_ends_them(tmp_path, ending):
+    path = write_bytes(tmp_path, lines("one", "two").replace("\n", ending).encode())
+    assert [item.caption for item in read_manifest(path).items] == ["one", "two"]
+
+
+def test_another_eight_bit_encoding_is_named_with_its_line(tmp_path):
+    path = write_bytes(tmp_path, lines("a man", "a woman\u2019s portrait").encode("cp1252"))
+    with pytest.raises(ValueError, match=r"manifest: 'manifest\.jsonl' is not saved as UTF-8") as caught:
+        read_manifest(path)
+    _, why, remedy = str(caught.value).split("\n")
+    assert why.startswith("Line 2 holds, after ")
+    assert "a woman'" in why
+    assert "the byte 0x92" in why
+    assert "save it as UTF-8" in remedy
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
+def test_utf_16_is_named(tmp_path, encoding):
+    with pytest.raises(ValueError, match=r"(saved as UTF-16|not a text file in UTF-8)(?s:.*)save it as UTF-8"):
+        read_manifest(write_bytes(tmp_path, lines("a man").encode(encoding)))
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -69,12 +121,13 @@ def test_the_digest_is_the_files(tmp_path):
         (with_garment(mask="C:\\mask.png"), r"garments\.0\.mask: .*stays inside"),
         (with_garment(mask="a\\..\\b.png"), "stays inside"),
         (with_garment(image="x\0y.png"), "stays inside"),
+        (with_garment(image="x\ud800y.png"), "stays inside"),
         (with_garment(slot="Upper"), r"garments\.0\.slot"),
         (with_garment(image=None), "crop"),
         (with_garment(kind="crop"), "crop"),
         (json.dumps(GOOD)[:-1] + ',"x":"' + "y" * 100_001 + '"}', "bytes long"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_a_bad_line_is_named_with_its_number(tmp_path, line, words):
     with pytest.raises(ValueError, match=f"(?s)line 2 of 'manifest.jsonl'.*{words}.*What to do"):

@@ -41,6 +41,7 @@ from ...evaluation.report import Report
 from ...losses.dists import Dists
 from ...picture_files import read_grey, read_pixels, read_unit
 from ...progress import Progress, untold
+from ...text_files import read_text
 from ..networks.parser import Parser
 from ..networks.recogniser import Recogniser
 from ..world.samples import Sample, sample
@@ -79,7 +80,7 @@ def outfit_figures(
 
     undressed: another such folder, which has the pictures of nobody dressed. Raises ValueError when there are none.
     """
-    abouts = {int(path.parent.name): json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{ABOUT}"))}
+    abouts = {int(path.parent.name): json.loads(read_text(path)) for path in sorted(folder.glob(f"*/{ABOUT}"))}
     if not abouts:
         why = f"It has no finished outfit, which would hold a file {ABOUT}."
         raise refusal(f"The folder {str(folder)!r}", "has nothing to measure", why, "let the bench make its pictures.")

@@ -36,6 +36,7 @@ from ...model.people import EncodedGarment, Person, Picture, sample_people
 from ...model.sampling import SamplingSettings
 from ...picture_files import png_bytes
 from ...progress import UNWATCHED, Course, StoppedError
+from ...text_files import read_text
 from ..world.garments import SLOTS
 from ..world.samples import Sample, sample
 
@@ -191,7 +192,7 @@ def _is_there(folder: Path, made_from: dict[str, Any]) -> bool:
     about = folder / ABOUT
     if not about.is_file():
         return False
-    there = json.loads(about.read_text(encoding="utf-8"))
+    there = json.loads(read_text(about))
     if {**there, "device": None} != {**made_from, "device": None}:  # another device changes the rounding alone
         why = "They were made by another file, on another base model or with other settings."
         raise refusal(f"{str(folder)!r}", "holds other pictures", why, "choose another folder, or empty this one.")
