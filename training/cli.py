@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import sys
@@ -109,15 +108,15 @@ def train(
     from .dressing.build import check_sources, make_dressing_task
     from .dressing.config import TrainConfig
     from .run.config import load_config
+    from .run.mistakes import Override
     from .run.start import train as run
 
-    named = {
-        "adapter.slots": None if slots is None else listed(slots),
-        "adapter.init": None if init is None else str(init),
-        "memory.precision": None if precision is None else precision.value,
-    }
-    overrides = [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
-    settings = load_config(config, TrainConfig, [*(setting or []), *overrides])
+    named = [
+        Override("adapter.slots", None if slots is None else listed(slots), "--slots"),
+        Override("adapter.init", None if init is None else str(init), "--init"),
+        Override("memory.precision", None if precision is None else precision.value, "--precision"),
+    ]
+    settings = load_config(config, TrainConfig, [*(setting or []), *(one for one in named if one.value is not None)])
     check_sources(settings)
     outcome = run(settings, make_dressing_task, resume=resume, console=Console(), device=device)
     raise typer.Exit(_finish(outcome, settings.folder))

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from ...anydressing_core.defaults import ETA, LAMBDA1, LAMBDA2, STRENGTH
 from ..data.manifest import Slot
 from ..defaults import MOST_BAD
 from ..run.config import Base, Data, Memory, RunConfig, SampledPreview
-from ..run.settings import Fraction, Positive, Retired, Section, setting
+from ..run.settings import MOST_AT_ONCE, AtOnce, Fraction, Line, Positive, Retired, Section, setting
 
 PRESETS = Path(__file__).parents[1] / "presets"
 UNTITLED, UNKNOWN = "untitled", "unknown"  # a file that is started from may know better
@@ -32,7 +32,7 @@ class DressingData(Data):
         "When the pictures of more people than this cannot be used, nothing is trained.",
         unit="share of people",
     )
-    licence: str = setting("not stated", "The licence of the data, which the file will carry.", unit="a line of text")
+    licence: Line = setting("not stated", "The licence of the data, which the file will carry.", unit="a line of text")
 
 
 class DressingMemory(Memory):
@@ -46,15 +46,19 @@ class DressingMemory(Memory):
 class DressingPreview(SampledPreview):
     """Pictures that are sampled while training, as `anydressing sample` makes them."""
 
-    people: Positive = setting(4, "How many people are shown, held-out ones where the data has some.", unit="people")
+    people: AtOnce = setting(4, "How many people are shown, held-out ones where the data has some.", unit="people")
     strength: float = setting(STRENGTH, "How strongly garments act: lambda of Eq. 6.", unit="factor", ge=0)
 
 
 class AdapterSettings(Section):
     """What is trained, and what the file will say of itself."""
 
-    slots: tuple[Slot, ...] = setting(
-        ("upper", "lower"), "The garment kinds; each has a LoRA of its own.", unit="garment kinds", min_length=1
+    slots: tuple[Annotated[Slot, Field(max_length=64)], ...] = setting(
+        ("upper", "lower"),
+        "The garment kinds; each has a LoRA of its own.",
+        unit="garment kinds",
+        min_length=1,
+        max_length=32,
     )
     rank: int = setting(64, "How many directions of change each LoRA has.", unit="rank", ge=1, le=4096)
     alpha: Annotated[float, Field(gt=0)] | None = setting(
@@ -78,14 +82,15 @@ class AdapterSettings(Section):
         "A finished file to start from. Kinds that it lacks are then trained alone, and the rest of it stays (Sec. 8).",
         unit="an AnyDressing file",
     )
-    title: str = setting(UNTITLED, "What ComfyUI shows as the file's title.", unit="a line of text")
-    author: str = setting(UNKNOWN, "Who trained it.", unit="a line of text")
+    title: Line = setting(UNTITLED, "What ComfyUI shows as the file's title.", unit="a line of text")
+    author: Line = setting(UNKNOWN, "Who trained it.", unit="a line of text")
 
-    @model_validator(mode="after")
-    def _each_once(self) -> AdapterSettings:
-        if len(set(self.slots)) < len(self.slots):
-            raise ValueError("slots names a garment kind twice")
-        return self
+    @field_validator("slots")
+    @classmethod
+    def _each_once(cls, slots: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(slots)) < len(slots):
+            raise ValueError("it names a garment kind twice")
+        return slots
 
     @property
     def chosen_alpha(self) -> float:
@@ -128,6 +133,7 @@ class Losses(Section):
         "L_texture decodes at most so many people of a batch, drawn by chance, and weighs them for the rest; 0 decodes all.",
         unit="people",
         ge=0,
+        le=MOST_AT_ONCE,
     )
     feature_network: Path | None = setting(
         None,

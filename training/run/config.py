@@ -6,7 +6,6 @@ An unknown key is an error that names the nearest known one. The resolved config
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
@@ -17,12 +16,14 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tomli_w
 import tomllib
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ...anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS
 from ...anydressing_core.refusals import refusal
 from ..defaults import WantedPrecision
-from .settings import REQUIRED, Decay, Positive, Retired, Section, Side, setting
+from ..text_files import read_text
+from .mistakes import Override, in_words, not_toml, read_override
+from .settings import MOST_STEPS, REQUIRED, AtOnce, Decay, Natural, Positive, Retired, Section, Seed, Side, setting
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,10 @@ class Data(Section):
         REQUIRED, "The people, their garments and masks.", unit="a manifest.jsonl", example="data/manifest.jsonl"
     )
     resolution: tuple[Side, Side] = setting(RESOLUTION, "Height and width of all pictures.", unit="pixels")
-    batch: Positive = setting(4, "Samples that one device computes at once.", unit="samples")
-    accumulate: Positive = setting(1, "How many batches make one step.", unit="batches")
+    batch: AtOnce = setting(4, "Samples that one device computes at once.", unit="samples")
+    accumulate: AtOnce = setting(1, "How many batches make one step.", unit="batches")
     workers: int = setting(
-        2, "Processes that read samples beside the training; 0 reads in between.", unit="processes", ge=0
+        2, "Processes that read samples beside the training; 0 reads in between.", unit="processes", ge=0, le=256
     )
 
 
@@ -70,8 +71,8 @@ class Optimizer(Section):
         unit="share",
     )
     clip: float = setting(1.0, "Longer gradients are shortened to this; 0 shortens none.", unit="l2 norm", ge=0)
-    warmup: int = setting(
-        0, "Over how many steps the learning rate rises from 0; 0 starts with all of it.", unit="steps", ge=0
+    warmup: Natural = setting(
+        0, "Over how many steps the learning rate rises from 0; 0 starts with all of it.", unit="steps"
     )
     schedule: Literal["constant", "cosine"] = setting(
         "constant",
@@ -107,13 +108,13 @@ class Memory(Section):
 class Preview(Section):
     """Pictures of what the run has learned so far."""
 
-    every: int = setting(500, "Training steps between two previews; 0 turns them off.", unit="steps", ge=0)
+    every: Natural = setting(500, "Training steps between two previews; 0 turns them off.", unit="steps")
 
 
 class SampledPreview(Preview):
     """Pictures that are sampled while training."""
 
-    seed: int = setting(0, "Decides the noise that the pictures begin with.", unit="seed")
+    seed: Seed = setting(0, "Decides the noise that the pictures begin with.", unit="seed")
     steps: int = setting(STEPS, "DDIM steps of a picture.", unit="steps", gt=0, lt=1000)
     guidance: float = setting(
         GUIDANCE, "How much more the caption counts than no caption: omega of Eq. 16.", unit="factor", ge=1
@@ -124,9 +125,9 @@ class Checkpoints(Section):
     """What is kept of a run."""
 
     every: Positive = setting(1000, "Steps between two checkpoints.", unit="steps")
-    keep_last: int = setting(3, "How many of the newest checkpoints are kept.", unit="checkpoints", ge=2)
-    keep_every: int = setting(
-        10_000, "Checkpoints of every so many steps are kept for good; 0 keeps only the newest.", unit="steps", ge=0
+    keep_last: int = setting(3, "How many of the newest checkpoints are kept.", unit="checkpoints", ge=2, le=MOST_STEPS)
+    keep_every: Natural = setting(
+        10_000, "Checkpoints of every so many steps are kept for good; 0 keeps only the newest.", unit="steps"
     )
 
 
@@ -170,7 +171,7 @@ class RunConfig(Section):
 
     folder: Path = setting(REQUIRED, "Where everything of the run is written.", unit="a folder", example="runs/mine")
     steps: Positive = setting(REQUIRED, "How many steps are trained.", unit="steps", example=1000)
-    seed: int = setting(0, "Decides all chance: noise, timesteps, dropout and the order of samples.", unit="seed")
+    seed: Seed = setting(0, "Decides all chance: noise, timesteps, dropout and the order of samples.", unit="seed")
     data: Data
     optimizer: Optimizer = Optimizer()
     memory: Memory = Memory()
@@ -199,35 +200,36 @@ class RunConfig(Section):
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def load_config(path: Path, kind: type[Config], overrides: Iterable[str] = ()) -> Config:
+def load_config(path: Path, kind: type[Config], overrides: Iterable[str | Override] = ()) -> Config:
     """Read a configuration file.
 
-    kind: what sort of run it describes. overrides: `section.key=value`, the value as TOML or, failing that, as text.
+    kind: what sort of run it describes. overrides: what the command line sets, a text as `read_override` takes it.
     Raises ValueError in the user's words.
     """
     if not path.is_file():
         remedy = f"name one; its first line may choose a preset: {', '.join(preset_names(kind))}."
         why = f"A run is described by a TOML file of your own; `anydressing config {kind.command}` prints one to begin with."
         raise refusal(f"config: {str(path)!r}", "is not a file", why, remedy)
-    return parse_config(path.read_text(encoding="utf-8"), str(path), kind, overrides)
+    return parse_config(read_text(path, f"config: {str(path)!r}"), str(path), kind, overrides)
 
 
-def parse_config(text: str, source: str, kind: type[Config], overrides: Iterable[str] = ()) -> Config:
+def parse_config(text: str, source: str, kind: type[Config], overrides: Iterable[str | Override] = ()) -> Config:
     """Read a configuration from TOML. `preset = "name"` as its first key starts from a shipped preset."""
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise refusal(f"config: {source}", "is not valid TOML", str(error), "correct that line.") from error
+        raise not_toml(error, text, source) from error
     preset = settings.pop("preset", None)
     if preset is not None:
         settings = _merged(read_preset(preset, kind), settings)
-    for override in overrides:
-        settings = _merged(settings, _parse_override(override))
+    given = [read_override(one) if isinstance(one, str) else one for one in overrides]
+    for one in given:
+        settings = _merged(settings, _nested(one))
     settings = _without_retired(settings, source, kind)
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        raise ValueError(_in_words(error, source, kind)) from error
+        raise ValueError(in_words(error, source, kind, given)) from error
 
 
 def preset_names(kind: type[RunConfig]) -> list[str]:
@@ -259,18 +261,11 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _parse_override(text: str) -> dict[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip():
-        why = "A setting is named with its table, as in data.batch=2."
-        raise refusal(f"--set: {text!r}", "is not of the form key=value", why, "write --set data.batch=2.")
-    try:
-        parsed: Any = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
-    for key in reversed(name.strip().split(".")):
-        parsed = {key: parsed}
-    return parsed
+def _nested(override: Override) -> dict[str, Any]:
+    nested: Any = override.value
+    for key in reversed(override.name.split(".")):
+        nested = {key.strip(): nested}
+    return nested
 
 
 def _without_retired(settings: dict[str, Any], source: str, kind: type[RunConfig]) -> dict[str, Any]:
@@ -285,32 +280,3 @@ def _without_retired(settings: dict[str, Any], source: str, kind: type[RunConfig
         logger.warning("%s, in %s, is no setting any more. %s", name, source, retired.why)
         settings = {**settings, table: {other: value for other, value in section.items() if other != key}}
     return settings
-
-
-def _in_words(error: ValidationError, source: str, kind: type[RunConfig]) -> str:
-    """pydantic's findings as three lines each: which setting, why, what to do."""
-    lines: list[str] = []
-    for finding in error.errors():
-        name = ".".join(str(part) for part in finding["loc"]) or "config"
-        if finding["type"] == "extra_forbidden":
-            nearest = difflib.get_close_matches(name, _all_keys(kind), n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it."
-            found = refusal(f"{name}:", f"{source} has an unknown setting", "Nothing reads it.", hint)
-        elif finding["type"] == "missing":
-            found = refusal(f"{name}:", f"{source} does not say it", "There is no default.", f"add {name} = ...")
-        else:
-            came = finding["input"]  # a table, where its settings do not go together
-            what = "does not go together" if isinstance(came, Mapping) else f"got {came!r}"
-            why = f"{finding['msg'].removeprefix('Value error, ')}."
-            found = refusal(f"{name}:", what, why[0].upper() + why[1:], f"correct it in {source}.")
-        lines.append(str(found))
-    return "\n\n".join(lines)
-
-
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _all_keys(field.annotation, f"{prefix}{name}.")
-    return keys

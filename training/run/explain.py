@@ -7,23 +7,19 @@ Both are made of the models alone, so that what a setting means is written once,
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, get_args
 
-import annotated_types
-import tomli_w
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from .config import RunConfig, preset_names, read_preset
+from .ranges import TableName, as_toml, example_of, range_of, sections, settings, table_of, unit_of
 from .settings import Section
 
 WIDTH = 118  # columns of a commented configuration
-
-TableName = tuple[str, ...]
-"""A table's name in a configuration, part by part; () for the settings that stand above all tables."""
 
 
 def commented_toml(kind: type[RunConfig], preset: str | None = None) -> str:
@@ -76,92 +72,12 @@ in the run's folder.
 """
 
 
-def sections(kind: type[Section], path: TableName = ()) -> Iterator[tuple[TableName, type[Section]]]:
-    """A configuration and its tables, each with its name, in their order."""
-    yield path, kind
-    for name, field in kind.model_fields.items():
-        table = _table_of(field)
-        if table is not None:
-            yield from sections(table, (*path, name))
-
-
-def settings(section: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
-    """A table's own settings, by name."""
-    return ((name, field) for name, field in section.model_fields.items() if _table_of(field) is None)
-
-
-def unit_of(field: FieldInfo) -> str:
-    """In which unit a setting is, or what kind of word or file it is."""
-    return _extra(field)["unit"]
-
-
-def range_of(field: FieldInfo) -> str:
-    """Which values a setting takes, in words."""
-    return _values(field.annotation, field.metadata)
-
-
-def _values(kind: Any, metadata: list[Any]) -> str:
-    """The values of a type with its bounds."""
-    if get_origin(kind) is Annotated:
-        kind, *more = get_args(kind)
-        return _values(kind, [*metadata, *(part for one in more for part in getattr(one, "metadata", [one]))])
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_values(one, metadata) for one in get_args(kind) if one is not NoneType) + ", or left out"
-    if get_origin(kind) is Literal:
-        return " | ".join(str(value) for value in get_args(kind))
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        some = "one or more" if any(isinstance(part, annotated_types.MinLen) for part in metadata) else "any number"
-        count = some if parts[-1] is Ellipsis else {2: "two"}.get(len(parts), str(len(parts)))
-        return f"{count} of: {_values(parts[0], [])}"
-    if kind is bool:
-        return "true | false"
-    if kind in (int, float):
-        return _bounds(metadata, "a whole number" if kind is int else "a number")
-    pattern = next((part.pattern for part in metadata if getattr(part, "pattern", None)), None)
-    text = "text" if pattern is None else f"text that matches {pattern}"
-    return text if kind is str else "a path"
-
-
-def _bounds(metadata: list[Any], number: str) -> str:
-    ends = {type(bound): bound for bound in metadata}
-    words: list[str] = []
-    match ends.get(annotated_types.MultipleOf):
-        case annotated_types.MultipleOf(multiple_of=value):
-            words.append(f"a multiple of {value}")
-        case _:
-            pass
-    match ends.get(annotated_types.Ge, ends.get(annotated_types.Gt)), ends.get(annotated_types.Le):
-        case annotated_types.Ge(ge=low), annotated_types.Le(le=high):
-            words.append(f"{low:g} to {high:g}")
-        case annotated_types.Ge(ge=low), _:
-            words.append(f"{low:g} or more")
-        case annotated_types.Gt(gt=0), _ if number == "a whole number":
-            words.append("1 or more")
-        case annotated_types.Gt(gt=low), _:
-            words.append(f"above {low:g}")
-        case _:
-            pass
-    match ends.get(annotated_types.Lt):
-        case annotated_types.Lt(lt=high):
-            words.append(f"below {high:g}")
-        case _:
-            pass
-    return ", ".join(words) or number
-
-
-def _table_of(field: FieldInfo) -> type[Section] | None:
-    """The table that a field holds, optional or not; None for a setting."""
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
-
-
 def _is_complete(kind: type[RunConfig], values: Mapping[str, Any]) -> bool:
     """Whether a configuration with these values needs none of the tables that it may lack."""
 
     def filled(section: type[Section], table: Mapping[str, Any]) -> dict[str, Any]:
-        examples = {name: _extra(field)["example"] for name, field in settings(section) if field.is_required()}
-        tables = {name: one for name, field in section.model_fields.items() if (one := _table_of(field)) is not None}
+        examples = {name: example_of(field) for name, field in settings(section) if field.is_required()}
+        tables = {name: one for name, field in section.model_fields.items() if (one := table_of(field)) is not None}
         needed = {name: one for name, one in tables.items() if section.model_fields[name].is_required()}
         return {**examples, **table, **{name: filled(one, table.get(name, {})) for name, one in needed.items()}}
 
@@ -177,32 +93,21 @@ def _is_optional(kind: type[Section], path: TableName) -> bool:
     return NoneType in get_args(kind.model_fields[path[0]].annotation)
 
 
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    assert isinstance(field.json_schema_extra, dict)
-    return field.json_schema_extra
-
-
 def _facts(field: FieldInfo) -> str:
     required = "to be set" if field.is_required() else f"default {_default(field)}"
     return f"#   unit: {unit_of(field)}; range: {range_of(field)}; {required}"
 
 
 def _default(field: FieldInfo) -> str:
-    return "left out" if field.default is None else _toml(field.default)
+    return "left out" if field.default is None else as_toml(field.default)
 
 
 def _assignment(name: str, field: FieldInfo, table: Mapping[str, Any]) -> str:
     """The line that sets a setting; commented out where nothing is to be set."""
-    value = table.get(name, _extra(field)["example"] if field.is_required() else field.default)
+    value = table.get(name, example_of(field) if field.is_required() else field.default)
     if value is None or value is PydanticUndefined:
         return f"# {name} ="
-    return f"{name} = {_toml(value)}"
-
-
-def _toml(value: Any) -> str:
-    value = list(value) if isinstance(value, tuple) else value
-    text = tomli_w.dumps({"value": value}).removeprefix("value = ").strip()
-    return " ".join(text.split()).replace("[ ", "[").replace(", ]", "]")
+    return f"{name} = {as_toml(value)}"
 
 
 def _comment(text: str) -> list[str]:

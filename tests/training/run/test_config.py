@@ -7,6 +7,8 @@ import pytest
 from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.paper_doll.networks.config import PaperDollConfig
 from comfyui_anydressing.training.run.config import load_config, parse_config, preset_names
+from comfyui_anydressing.training.run.mistakes import Override
+from pydantic import BaseModel
 
 LEAST = 'folder = "run"\nbase.checkpoint = "sd15.safetensors"\ndata.manifest = "m.jsonl"\n'
 
@@ -67,10 +69,7 @@ def test_any_change_changes_the_digest():
         ('data.batch = "two"\n', r"data\.batch: got 'two'"),
         ("data.resolution = [100, 64]\n", "multiple of 8"),
         ('adapter.slots = ["Upper Body"]\n', r"adapter\.slots\.0: got 'Upper Body'"),
-        (
-            'adapter.slots = ["upper", "upper"]\n',
-            r"adapter: does not go together\..*Slots names a garment kind twice\.",
-        ),
+        ('adapter.slots = ["upper", "upper"]\n', r"adapter\.slots: got .*It names a garment kind twice\."),
         ("adapter.slots = []\n", r"adapter\.slots: got \[\]"),
         ("dropout.text = 1.5\n", r"dropout\.text: got 1\.5"),
         ("optimizer.learning_rate = nan\n", r"optimizer\.learning_rate"),
@@ -83,6 +82,120 @@ def test_a_mistake_is_named_with_what_to_do(text, words):
     with pytest.raises(ValueError, match=f"(?s){words}.*") as caught:
         parse(text)
     assert "What to do: " in str(caught.value)
+
+
+RAW = (
+    "Input should",
+    "valid integer",
+    "List should",
+    "Tuple should",
+    "String should",
+    "Unable to parse",
+    "valid tuple",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimizer.betas = [0.9, 1.0]", "Its range: two of: 0 or more, below 1; for example [0.9, 0.999]."),
+        ("data.resolution = 512", "Its range: two of: a multiple of 8, 16 to 2048; for example [768, 576]."),
+        ("data.resolution = [512]", "data.resolution: got [512]."),
+        ("data.resolution = [512, 384, 3]", "data.resolution: got [512, 384, 3]."),
+        ("adapter.slots = []", "Its range: 1 to 32 of: small letters, digits and _ (at most 64)"),
+        ("seed = 18446744073709551616", "Its range: -2^63 to 2^64 - 1."),
+        ("preview.seed = 18446744073709551616", "Its range: -2^63 to 2^64 - 1."),
+        ("seed = 1.5", "It is a whole number."),
+        ("data.batch = 1e20", "Its range: 1 to 4096."),
+        ("data.accumulate = 1e20", "Its range: 1 to 4096."),
+        ("data.workers = 1_000_000", "Its range: 0 to 256."),
+        ("steps = 1e20", "Its range: 1 to 1 000 000 000."),
+        ("preview.people = 1e20", "Its range: 1 to 4096."),
+        ("optimizer.learning_rate = inf", "Its range: above 0. Infinity and nan are no numbers here."),
+        ("optimizer.clip = nan", "Infinity and nan are no numbers here."),
+        ("adapter.alpha = inf", "Infinity and nan are no numbers here."),
+        ('adapter.title = "two\\nlines"', "It is one line of visible text."),
+        ("data = 3", "It is a table of settings."),
+        ('optimizer.schedule = "linear"', "Its range: constant | cosine."),
+    ],
+)
+def test_a_mistake_is_told_in_plain_words(text, words):
+    head = LEAST.replace('data.manifest = "m.jsonl"\n', "") if text.startswith("data = ") else LEAST
+    with pytest.raises(ValueError, match=": got ") as caught:
+        parse_config(f"{head}{text}\n", "my.toml", TrainConfig)
+    assert words in str(caught.value)
+    assert not [raw for raw in RAW if raw in str(caught.value)]
+    assert str(caught.value).count("\n") == 2
+
+
+def every_number(kind, path=()):
+    """The dotted names of all settings of a kind of run that are a number."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from every_number(field.annotation, (*path, name))
+        elif field.annotation in (int, float):
+            yield ".".join((*path, name)), field.annotation
+
+
+NUMBERS = [(kind, *one) for kind in (TrainConfig, PaperDollConfig) for one in every_number(kind)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "type_"), NUMBERS, ids=[f"{kind.command}-{name}" for kind, name, _ in NUMBERS]
+)
+def test_every_number_is_finite_and_every_count_is_bounded(kind, name, type_):
+    head = 'network = "recogniser"\nsteps = 1\n' if kind is PaperDollConfig else ""
+    for value in ("inf", "nan", "-inf", *(["1e20", "18446744073709551616"] if type_ is int else [])):
+        with pytest.raises(ValueError, match=f"{name}: got"):
+            parse_config(head + LEAST, "my.toml", kind, [f"{name}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("optimizer.lr", "optimizer.learning_rate"),
+        ("lr", "optimizer.learning_rate"),
+        ("optimizer.wd", "optimizer.weight_decay"),
+        ("data.batch_size", "data.batch"),
+        ("batch", "data.batch"),
+        ("losses.textur", "losses.texture"),
+        ("adapter.learning_rate", "optimizer.learning_rate"),
+    ],
+)
+def test_an_unknown_setting_names_a_setting_that_may_be_meant(name, meant):
+    with pytest.raises(ValueError, match=f"{name}: my.toml has an unknown setting") as caught:
+        parse(f"{name} = 1\n")
+    assert f"did you mean {meant!r}?" in str(caught.value)
+
+
+def test_an_unknown_table_names_the_nearest_table():
+    with pytest.raises(ValueError, match=r"optimiser: .*(?s:.*)did you mean 'optimizer'\?"):
+        parse("[optimiser]\nlearning_rate = 1.0\n")
+
+
+@pytest.mark.parametrize("override", ["data.batch=0", "optimizer.lr=1", "data.batch.x=3", "losses.eta=2000"])
+def test_a_mistake_of_the_command_line_is_blamed_on_it(override):
+    with pytest.raises(ValueError, match=f"--set {override.partition('=')[0]}") as caught:
+        parse("", "steps=5", override)
+    assert "my.toml" not in str(caught.value)
+
+
+def test_a_mistake_of_an_option_is_blamed_on_that_option():
+    with pytest.raises(ValueError, match=r"adapter\.slots: got(?s:.*)correct it in --slots\."):
+        parse("", Override("adapter.slots", [], "--slots"))
+
+
+def test_a_mistake_of_the_file_is_not_blamed_on_the_command_line():
+    with pytest.raises(ValueError, match=r"correct it in my\.toml") as caught:
+        parse("data.batch = 0\n", "data.accumulate=2")
+    assert "--set" not in str(caught.value)
+
+
+def test_a_preset_is_not_set_from_the_command_line():
+    with pytest.raises(ValueError, match="preset: cannot be given by --set preset") as caught:
+        parse("", "preset=12gb")
+    assert "preview" not in str(caught.value)
+    assert 'preset = "NAME"' in str(caught.value)
 
 
 def test_what_is_missing_is_named():
@@ -154,3 +267,56 @@ def test_other_retired_settings_are_passed_over_where_they_mean_what_is_done_now
 def test_what_a_retired_setting_can_do_no_more_is_refused(text, words):
     with pytest.raises(ValueError, match=f"(?s){words}.*What to do: correct my.toml"):
         parse(text)
+
+
+# ---- files as editors write them ------------------------------------------------------------------------------------
+
+MINE = 'folder = "run"\n[base]\ncheckpoint = "sd15.safetensors"\n[data]\nmanifest = "m.jsonl"\n[adapter]\nauthor = "Müller"\n'
+
+
+def load_bytes(folder, content):
+    (folder / "mine.toml").write_bytes(content)
+    return load_config(folder / "mine.toml", TrainConfig)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    assert load_bytes(tmp_path, b"\xef\xbb\xbf" + MINE.encode()) == load_bytes(tmp_path, MINE.encode())
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\r"])
+def test_lines_may_end_as_another_system_ends_them(tmp_path, ending):
+    assert load_bytes(tmp_path, MINE.replace("\n", ending).encode()) == load_bytes(tmp_path, MINE.encode())
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+def test_another_eight_bit_encoding_is_named_with_its_line(tmp_path, encoding):
+    with pytest.raises(ValueError, match=r"mine\.toml' is not saved as UTF-8") as caught:
+        load_bytes(tmp_path, MINE.encode(encoding))
+    _, why, remedy = str(caught.value).split("\n")
+    assert why == "Line 7 holds, after 'author = \"M', the byte 0xfc, which is no UTF-8."
+    assert "save it as UTF-8" in remedy
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
+def test_utf_16_is_named(tmp_path, encoding):
+    with pytest.raises(ValueError, match=r"mine\.toml' is (saved as UTF-16|not a text file)(?s:.*)save it as UTF-8"):
+        load_bytes(tmp_path, MINE.encode(encoding))
+
+
+@pytest.mark.parametrize("path", [r"C:\Users\me", r"D:\models", r"C:\runs" + "\\"])
+def test_a_windows_path_in_double_quotes_is_told_how_it_is_written(path):
+    with pytest.raises(ValueError, match=r"Line 4 is adapter\.init") as caught:
+        parse(f'adapter.init = "{path}"\n')
+    assert "single quotes" in str(caught.value)
+    assert "forward slashes" in str(caught.value)
+
+
+def test_a_windows_path_that_is_read_as_a_tab_is_refused():
+    with pytest.raises(ValueError, match=r"adapter\.init: got(?s:.*)single quotes"):
+        parse('adapter.init = "C:\\new\\table"\n')
+    assert str(parse("adapter.init = 'C:\\new\\table'\n").adapter.init) == r"C:\new\table"
+
+
+def test_bytes_of_a_terminal_that_are_no_utf_8_are_refused():
+    with pytest.raises(ValueError, match=r"--set adapter\.title: got(?s:.*)UTF-8"):
+        parse("", "adapter.title=M\udcfcller")

@@ -63,7 +63,8 @@ def test_a_line_of_a_printed_configuration_fits_on_a_screen():
 @pytest.mark.parametrize(
     ("table", "name", "words"),
     [
-        ("data", "batch", "1 or more"),
+        ("data", "batch", "1 to 4096"),
+        ("optimizer", "warmup", "0 to 1 000 000 000"),
         ("data", "resolution", "two of: a multiple of 8, 16 to 2048"),
         ("data", "most_bad_items", "0 to 1"),
         ("data", "cache", "a path, or left out"),
@@ -72,9 +73,9 @@ def test_a_line_of_a_printed_configuration_fits_on_a_screen():
         ("optimizer", "betas", "two of: 0 or more, below 1"),
         ("optimizer", "schedule", "constant | cosine"),
         ("memory", "checkpointing", "true | false"),
-        ("preview", "seed", "a whole number"),
+        ("preview", "seed", "-2^63 to 2^64 - 1"),
         ("adapter", "alpha", "above 0, or left out"),
-        ("adapter", "slots", "one or more of: text that matches ^[a-z0-9_]+$"),
+        ("adapter", "slots", "1 to 32 of: small letters, digits and _ (at most 64)"),
         ("losses", "eta", "0 to 999"),
     ],
 )

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from ....anydressing_core.latents import CELL
+from ....anydressing_core.latents import CELL, MOST_SIDE
 from ...defaults import MOST_BAD
 from ...run.config import Base, Data, RunConfig, SampledPreview
-from ...run.settings import REQUIRED, Fraction, Positive, Retired, setting
+from ...run.settings import REQUIRED, Fraction, Retired, setting
+
+Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class DollData(Data):
@@ -57,19 +59,23 @@ class PaperDollConfig(RunConfig):
     network: Literal["autoencoder", "unet", "recogniser", "parser"] = setting(
         REQUIRED, "Which network is trained.", unit="network", example="recogniser"
     )
-    crop: Positive = setting(96, "Side of the autoencoder's training squares.", unit="pixels", multiple_of=CELL)
+    crop: int = setting(
+        96, "Side of the autoencoder's training squares.", unit="pixels", multiple_of=CELL, ge=CELL, le=MOST_SIDE
+    )
     latent_noise: float = setting(
         0.08, "How far the autoencoder's latents are shaken before they are decoded.", unit="standard deviation", ge=0
     )
-    widths: tuple[Positive, ...] = setting(
+    widths: tuple[Width, ...] = setting(
         (64, 128, 128),
         "How wide the stages of a recogniser or parser are, or the levels of the U-Net that an autoencoder's export begins.",
         unit="channels",
+        max_length=16,
     )
     attention: tuple[bool, ...] = setting(
         (True, True, True),
         "Which levels of the U-Net that an autoencoder's export begins have attention.",
         unit="yes or no, one for each width",
+        max_length=16,
     )
     kernel: Literal[3, 5, 7] = setting(3, "How large a recogniser's first convolution is.", unit="pixels")
     base: DollBase | None = None
