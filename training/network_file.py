@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..anydressing_core.atomic_write import write_atomically
 from ..anydressing_core.refusals import quote, refusal
 from ..anydressing_core.safetensors_header import read_header, refuse_not_finite
+from .places import require_there
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -43,7 +44,7 @@ def read_network(
     path: Path, kind: str, build: Callable[[dict[str, Any]], Network], behind: str | None = None
 ) -> tuple[Network, dict[str, Tensor]]:
     """As `load_network`, and all of the file's tensors by name. behind: how names begin that the network lacks."""
-    header = read_header(path)
+    header = read_header(require_there(path))
     try:
         with torch.device("meta"):
             network = build(json.loads(header.metadata[_format(kind)]))

@@ -12,6 +12,7 @@ from typing import Any
 from ...anydressing_core.demo_checkpoint import DemoInfo, is_demo_checkpoint
 from ...anydressing_core.refusals import quote, refusal
 from ...anydressing_core.sites import UNetShape
+from ..places import require_there
 from .part import SD15_INSTEAD, Module, Part, checked_header, config_beside, part_below, part_in_folder, read_json
 from .text import WordTable, plan_text, plan_word_table
 from .unet import V_PREDICTION, plan_folder_unet, plan_ldm_unet, refuse_other_unets
@@ -30,7 +31,8 @@ class Plan:
 
 def plan_base(path: str | os.PathLike[str]) -> Plan:
     """Check, from headers and configurations alone, that this is a base model. Raises ValueError with the reason."""
-    return _plan_folder(Path(path)) if Path(path).is_dir() else _plan_file(Path(path))
+    path = require_there(path, "The base model")
+    return _plan_folder(path) if path.is_dir() else _plan_file(path)
 
 
 def _plan_file(path: Path) -> Plan:

@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 
 from ...anydressing_core.refusals import quote, refusal
+from ..places import looked_at
 
 
 def tokenizer_places(path: Path) -> Iterator[Path]:
@@ -39,10 +40,11 @@ def load_tokenizer(path: Path, given: str | os.PathLike[str] | None, known: int)
     folder = next((place for place in places if _is_tokenizer(place)), None)
     if folder is None:
         searched = f"the folder {quote(str(given))}" if given is not None else "any of the usual places"
+        place = f" {looked_at(given)}" if given is not None and not Path(given).exists() else ""
         raise refusal(
             "CLIP's tokenizer",
             "was not found",
-            f"Its two files, vocab.json and merges.txt, are not in {searched}, and nothing is downloaded.",
+            f"Its two files, vocab.json and merges.txt, are not in {searched}, and nothing is downloaded.{place}",
             "name the folder that holds them; every ComfyUI has one, comfy/sd1_tokenizer."
             " Or set COMFYUI_PATH to your ComfyUI.",
         )

@@ -21,6 +21,7 @@ from ..hardware import WantedHardware
 from ..model.people import EncodedGarment, Person, Picture, sample_people
 from ..model.sampling import SamplingSettings
 from ..picture_files import png_bytes
+from ..places import require_there
 from ..progress import UNWATCHED, Course
 
 
@@ -130,7 +131,7 @@ def _prompted(wanted: Prompted, info: CheckpointInfo, base: BaseModel) -> list[M
     if not is_text(wanted.prompt):
         why = "It holds bytes that are no UTF-8, as a terminal of another encoding sends them."
         raise refusal(f"--prompt {quote(wanted.prompt)}", "cannot be read", why, "set the terminal to UTF-8.")
-    worn = [_encoded(slot, (_source(path),), info, base) for slot, path in wanted.garments]
+    worn = [_encoded(slot, (_source(require_there(path)),), info, base) for slot, path in wanted.garments]
     text = base.encode_text([wanted.prompt])[0]
     source: dict[str, object] = {
         "prompt": wanted.prompt,

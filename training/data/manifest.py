@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from ...anydressing_core.refusals import is_text, refusal
+from ..places import looked_at
 from ..text_files import as_text
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
@@ -111,7 +112,8 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest. Raises ValueError naming line and field."""
     if not path.is_file():
-        why = "Training data is described by a manifest.jsonl."
+        found = f"{looked_at(path)} " if not path.exists() else ""
+        why = f"{found}Training data is described by a manifest.jsonl."
         remedy = "name one, or make one with `anydressing data`."
         raise refusal(f"manifest: {str(path)!r}", "is not a file", why, remedy)
     data = path.read_bytes()

@@ -24,6 +24,7 @@ from ..losses.dists import load_dists
 from ..model.adapter import Adapter
 from ..model.dressing import DressingModel
 from ..model.people import EncodedGarment
+from ..places import require_there
 from ..progress import Course
 from ..run.start import Workplace
 from .config import UNKNOWN, UNTITLED, TrainConfig
@@ -42,7 +43,7 @@ def check_sources(config: TrainConfig) -> None:
     base = config.base
     load_tokenizer(base.checkpoint, base.tokenizer, plan_base(base.checkpoint).text.network.config.vocab_size)
     if config.adapter.init is not None:
-        read_info(config.adapter.init)
+        read_info(require_there(config.adapter.init, "adapter.init"))
 
 
 def make_dressing_task(

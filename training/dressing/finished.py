@@ -10,13 +10,14 @@ from ...anydressing_core.refusals import refusal
 from ..base.model import BaseModel
 from ..model.adapter import Adapter
 from ..model.dressing import DressingModel
+from ..places import require_there
 from ..run.folder import RunFolder
 from .export import finished_file
 
 
 def load_file(path: Path) -> Checkpoint:
     """An AnyDressing file, or that of a run as it stands. Raises ValueError when it is neither."""
-    return finished_file(RunFolder.open(path)) if path.is_dir() else load_checkpoint(path)
+    return finished_file(RunFolder.open(path)) if require_there(path).is_dir() else load_checkpoint(path)
 
 
 def dressing_model(checkpoint: Checkpoint, base: BaseModel) -> DressingModel:

@@ -27,6 +27,7 @@ from torch.nn import functional
 from ...anydressing_core.digests import tensor_digest
 from ...anydressing_core.refusals import quote, refusal
 from ...anydressing_core.safetensors_header import read_header
+from ..places import looked_at
 from .features import is_feature_file, load_features
 
 STABILITY = 1e-6
@@ -168,7 +169,7 @@ def load_vgg16_dists(path: str | os.PathLike[str] | None) -> Dists:
         raise refusal("The file of VGG16's weights", "is not named", _WHY_VGG16, _MAKE_VGG16)
     name = quote(Path(path).name)
     if not Path(path).exists():
-        raise refusal(name, f"was not found in {Path(path).absolute().parent}", _WHY_VGG16, _MAKE_VGG16)
+        raise refusal(repr(str(path)), "was not found", f"{looked_at(path)} {_WHY_VGG16}", _MAKE_VGG16)
     header = read_header(path)
     unread = [key for key in header.tensors if key.startswith(_BEHIND)]
     keys = {key.removeprefix("features."): key for key in header.tensors if key not in unread}
@@ -192,8 +193,8 @@ _VGG16_CHANNELS = 3 + 64 + 128 + 256 + 512 + 512
 _BEHIND = ("classifier.", "pre_logits.", "head.")  # torchvision's and timm's names for what follows the convolutions
 _WHY_VGG16 = "The perceptual loss (Eq. 12) compares pictures by VGG16, which this pack neither holds nor downloads."
 _MAKE_VGG16 = (
-    "give the path of a .safetensors file with torchvision's VGG16 (ImageNet) weights, or switch the texture losses "
-    "off. Where torchvision may download, this makes the file:\n"
+    "name a .safetensors file with torchvision's VGG16 (ImageNet) weights as losses.feature_network, or set "
+    "losses.texture = 0, which trains without the texture losses. Where torchvision may download, this makes the file:\n"
     '  python -c "import torchvision, safetensors.torch as s; '
     "s.save_file(torchvision.models.vgg16(weights='IMAGENET1K_V1').features.state_dict(), 'vgg16.safetensors')\""
 )

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from ...anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS
 from ...anydressing_core.refusals import refusal
 from ..defaults import WantedPrecision
+from ..places import looked_at
 from ..text_files import read_text
 from .mistakes import Override, in_words, not_toml, read_override
 from .settings import MOST_STEPS, REQUIRED, AtOnce, Decay, Natural, Positive, Retired, Section, Seed, Side, setting
@@ -208,7 +209,9 @@ def load_config(path: Path, kind: type[Config], overrides: Iterable[str | Overri
     """
     if not path.is_file():
         remedy = f"name one; its first line may choose a preset: {', '.join(preset_names(kind))}."
-        why = f"A run is described by a TOML file of your own; `anydressing config {kind.command}` prints one to begin with."
+        found = f"{looked_at(path)} " if not path.exists() else ""
+        own = f"A run is described by a TOML file of your own; `anydressing config {kind.command}` prints one to begin with."
+        why = found + own
         raise refusal(f"config: {str(path)!r}", "is not a file", why, remedy)
     return parse_config(read_text(path, f"config: {str(path)!r}"), str(path), kind, overrides)
 

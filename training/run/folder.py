@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ...anydressing_core.atomic_write import sync_folder, write_atomically, write_synced
 from ...anydressing_core.refusals import disk_refusal, refusal
+from ..places import require_there
 from ..text_files import read_text
 from .lock import is_running, locked
 
@@ -97,7 +98,9 @@ class RunFolder:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Open an existing run folder. Raises ValueError for any other folder."""
-        run = cls(Path(path).absolute())
+        run = cls(
+            require_there(path, "The run's folder", "choose the folder that `anydressing train` made.").absolute()
+        )
         if not ((run.path / CONFIG).is_file() and run._checkpoints.is_dir()):
             why = f"It should hold {CONFIG} and the folder {CHECKPOINTS}."
             remedy = "choose the folder that `anydressing train` made."

@@ -515,8 +515,22 @@ def test_renamed_pickle_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"'none\.ckpt' was not found"):
+    with pytest.raises(ValueError, match=r"none\.ckpt' was not found") as error:
         plan_base(tmp_path / "none.ckpt")
+    assert f"Nothing is at {tmp_path / 'none.ckpt'}." in str(error.value)
+
+
+def test_a_relative_path_is_told_as_given_and_as_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"The base model: 'models/none\.ckpt' was not found\.") as error:
+        plan_base("models/none.ckpt")
+    assert f"Nothing is at {tmp_path / 'models' / 'none.ckpt'}: paths count from the folder" in str(error.value)
+
+
+def test_a_link_to_nothing_is_told(tmp_path):
+    (tmp_path / "link.safetensors").symlink_to("gone.safetensors")
+    with pytest.raises(ValueError, match=r"It is a link to 'gone\.safetensors', which is not there\."):
+        plan_base(tmp_path / "link.safetensors")
 
 
 def test_a_truncated_file_is_refused(checkpoint, tmp_path):
@@ -626,6 +640,8 @@ def test_a_tokenizer_that_is_nowhere_is_asked_for(checkpoint, monkeypatch, tmp_p
 def test_a_named_folder_without_a_tokenizer_is_named_back(checkpoint, tmp_path):
     with pytest.raises(ValueError, match="are not in the folder '"):
         load_base(checkpoint, tokenizer=tmp_path)
+    with pytest.raises(ValueError, match=f"Nothing is at {tmp_path / 'none'}"):
+        load_base(checkpoint, tokenizer=tmp_path / "none")
 
 
 def test_a_tokenizer_with_more_words_than_the_text_encoder_is_refused(checkpoint, tokenizer, tmp_path):

@@ -145,8 +145,9 @@ def test_an_empty_manifest_is_refused(tmp_path):
 
 
 def test_a_missing_manifest_is_named(tmp_path):
-    with pytest.raises(ValueError, match="anydressing data"):
+    with pytest.raises(ValueError, match="anydressing data") as caught:
         read_manifest(tmp_path / "manifest.jsonl")
+    assert f"Nothing is at {tmp_path / 'manifest.jsonl'}." in str(caught.value)
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):

@@ -222,8 +222,9 @@ def test_broken_toml_names_the_line():
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"(?s)nowhere\.toml.*What to do"):
+    with pytest.raises(ValueError, match=r"(?s)nowhere\.toml.*What to do") as caught:
         load_config(tmp_path / "nowhere.toml", TrainConfig)
+    assert f"Nothing is at {tmp_path / 'nowhere.toml'}." in str(caught.value)
 
 
 @pytest.mark.parametrize("name", preset_names(PaperDollConfig))
