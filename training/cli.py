@@ -191,11 +191,12 @@ def export_base(
 @app.command()
 def doctor(
     folder: Annotated[Path, typer.Option(help="Where runs would be written.")] = Path(),
+    tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
 ) -> None:
     """Say what this machine can train, and what is missing."""
     from .commands.doctor import examine
 
-    diagnosis = examine(folder)
+    diagnosis = examine(folder, tokenizer)
     typer.echo(diagnosis.render())
     raise typer.Exit(diagnosis.status)
 

@@ -25,7 +25,8 @@ def tokenizer_places(path: Path) -> Iterator[Path]:
         yield comfyui / "comfy" / "sd1_tokenizer"
 
 
-def _is_tokenizer(folder: Path) -> bool:
+def is_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer."""
     # transformers 5 saves both files as one
     files = [(folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "merges.txt")]
     return files[0] or all(files[1:])
@@ -37,7 +38,7 @@ def load_tokenizer(path: Path, given: str | os.PathLike[str] | None, known: int)
     path: of the base model. known: how many words its text encoder knows.
     """
     places = [Path(given)] if given is not None else tokenizer_places(path)
-    folder = next((place for place in places if _is_tokenizer(place)), None)
+    folder = next((place for place in places if is_tokenizer(place)), None)
     if folder is None:
         searched = f"the folder {quote(str(given))}" if given is not None else "any of the usual places"
         place = f" {looked_at(given)}" if given is not None and not Path(given).exists() else ""

@@ -110,15 +110,21 @@ class Diagnosis:
         return f"{text}\n{verdict}\n"
 
 
-def examine(folder: Path | None = None) -> Diagnosis:
-    """Look at this machine. folder: where runs will go, the working directory when None."""
-    return judge(gather(folder or Path.cwd()), read_table())
+def examine(folder: Path | None = None, tokenizer: Path | None = None) -> Diagnosis:
+    """Look at this machine.
+
+    folder: where runs will go, the working directory when None. tokenizer: the folder of CLIP's; None looks in the usual
+    places.
+    """
+    return judge(gather(folder or Path.cwd(), tokenizer), read_table())
 
 
 def judge(facts: Facts, table: Presets) -> Diagnosis:
     """Draw the conclusions. table: what the presets for SD1.5 need."""
     preset, why, about_gpu = _choice(facts, table)
-    return Diagnosis(facts, preset, why, (*_about_packages(facts), *about_gpu, *_about_the_rest(facts)))
+    about_vgg16 = [_without_vgg16(preset)] if facts.gpus and preset else []
+    findings = (*_about_packages(facts), *about_gpu, *about_vgg16, *_about_the_rest(facts))
+    return Diagnosis(facts, preset, why, findings)
 
 
 # ---- which preset ---------------------------------------------------------------------------------------------------
@@ -166,6 +172,15 @@ def _without_bf16(gpu: Gpu) -> Finding:
     return Finding("note", what, remedy)
 
 
+def _without_vgg16(preset: str) -> Finding:
+    what = f'preset = "{preset}" compares fabrics by VGG16, whose weights this pack neither holds nor downloads.'
+    remedy = (
+        "name a .safetensors file with them as losses.feature_network, or set losses.texture = 0, which trains without. "
+        "A run that lacks the file says how to make it."
+    )
+    return Finding("note", what, remedy)
+
+
 # ---- the rest -------------------------------------------------------------------------------------------------------
 
 
@@ -188,9 +203,16 @@ def _about_the_rest(facts: Facts) -> Iterator[Finding]:
     if facts.ram is not None and facts.ram < 8:
         what = f"{facts.ram:.1f} GiB of memory is little: a base model and the pictures pass through it."
         yield Finding("note", what, "set data.workers = 0 and close other programs.")
-    if facts.tokenizer is None:
-        remedy = "set COMFYUI_PATH to your ComfyUI, or name the folder of vocab.json and merges.txt as base.tokenizer."
-        yield Finding("note", "CLIP's tokenizer is in none of the usual places.", remedy)
+    if facts.tokenizer is None and facts.versions.get("transformers"):
+        what = (
+            "CLIP's tokenizer is missing: two files, vocab.json and merges.txt, by which captions are read, the paper "
+            "doll's, too. They are not part of this pack, and nothing is downloaded."
+        )
+        remedy = (
+            "set COMFYUI_PATH to a ComfyUI, which has them in comfy/sd1_tokenizer, or name their folder as "
+            "base.tokenizer; `anydressing doctor --tokenizer FOLDER` looks at it. A diffusers folder brings its own."
+        )
+        yield Finding("problem", what, remedy)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -200,8 +222,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 # ---- the facts ------------------------------------------------------------------------------------------------------
 
 
-def gather(folder: Path) -> Facts:
-    """Ask the machine. What cannot be asked counts as missing."""
+def gather(folder: Path, tokenizer: Path | None = None) -> Facts:
+    """Ask the machine. What cannot be asked counts as missing. tokenizer: where it alone is looked for, if given."""
     modules = [*REQUIRED, *OPTIONAL]
     packages = {**REQUIRED, **{module: package for module, (package, _) in OPTIONAL.items()}}
     return Facts(
@@ -212,7 +234,7 @@ def gather(folder: Path) -> Facts:
         ram=_ram(),
         folder=folder,
         disk=_free_disk(folder),
-        tokenizer=_tokenizer(folder),
+        tokenizer=_tokenizer(folder, tokenizer),
         presets=tuple(sorted(path.stem for path in (Path(__file__).parents[1] / "presets").glob("*.toml"))),
     )
 
@@ -254,15 +276,13 @@ def _free_disk(folder: Path) -> float | None:
         return None
 
 
-def _tokenizer(folder: Path) -> Path | None:
+def _tokenizer(folder: Path, given: Path | None) -> Path | None:
     try:
-        from ..base.tokenizer import tokenizer_places
+        from ..base.tokenizer import is_tokenizer, tokenizer_places
     except ImportError:  # without transformers it cannot be opened anyway
         return None
-    for place in tokenizer_places(folder):
-        if (place / "vocab.json").is_file() or (place / "tokenizer.json").is_file():
-            return place
-    return None
+    places = tokenizer_places(folder) if given is None else [given]
+    return next((place for place in places if is_tokenizer(place)), None)
 
 
 # ---- as text --------------------------------------------------------------------------------------------------------

@@ -48,8 +48,15 @@ def test_a_card_gets_the_preset_of_its_size(memory, preset):
     report = with_gpu(memory)
     assert report.preset == preset
     assert report.status == 0
-    assert report.findings == ()
+    assert [finding.level for finding in report.findings] == ["note"]  # about VGG16
     assert f"{memory:.1f}" in report.why
+
+
+def test_a_card_hears_of_vgg16_beforehand_and_of_both_ways_out():
+    assert "VGG16" in texts(with_gpu(23.6))
+    assert "losses.feature_network" in texts(with_gpu(23.6))
+    assert "losses.texture = 0" in texts(with_gpu(23.6))
+    assert "VGG16" not in texts(judge(FACTS, read_table()))  # the paper-doll world compares by a network of its own
 
 
 def test_eight_gigabytes_get_no_preset_and_hear_what_still_fits():
@@ -119,19 +126,41 @@ def test_a_full_disk_prevents_training():
     assert with_gpu(23.6, disk=0.5).status == 1
 
 
-def test_a_missing_tokenizer_and_little_memory_are_worth_a_note():
-    report = with_gpu(23.6, tokenizer=None, ram=4.0)
+def test_little_memory_is_worth_a_note():
+    report = with_gpu(23.6, ram=4.0)
     assert report.status == 0
-    assert "COMFYUI_PATH" in texts(report)
     assert "data.workers = 0" in texts(report)
 
 
+@pytest.mark.parametrize("gpus", [(), (Gpu("Card", 23.6, (8, 6), True),)], ids=["no card", "a card"])
+def test_a_missing_tokenizer_prevents_training_and_is_named(gpus):
+    report = judge(replace(FACTS, gpus=gpus, tokenizer=None), read_table())
+    assert report.status == 1
+    assert "CLIP's tokenizer is missing" in texts(report)
+    for remedy in ("COMFYUI_PATH", "base.tokenizer", "--tokenizer"):
+        assert remedy in texts(report)
+    assert "This machine can train." not in report.render()
+
+
+def test_without_transformers_the_tokenizer_is_not_missed_too():
+    report = judge(replace(FACTS, versions={**FACTS.versions, "transformers": None}, tokenizer=None), read_table())
+    assert "tokenizer" not in texts(report)
+
+
+def test_a_tokenizer_of_ones_own_is_looked_at(tmp_path):
+    assert examine(tmp_path, tmp_path).facts.tokenizer is None
+    (tmp_path / "vocab.json").write_text("{}")
+    assert examine(tmp_path, tmp_path).facts.tokenizer is None
+    (tmp_path / "merges.txt").write_text("")
+    assert examine(tmp_path, tmp_path).facts.tokenizer == tmp_path
+
+
 def test_what_is_unknown_is_no_finding():
-    assert with_gpu(23.6, ram=None, disk=None).findings == ()
+    assert with_gpu(23.6, ram=None, disk=None).findings == with_gpu(23.6).findings
 
 
 def test_the_text_says_everything_that_matters():
-    text = with_gpu(7.8, "Small Card", tokenizer=None).render()
+    text = with_gpu(7.8, "Small Card").render()
     for part in ("Small Card", "7.8 GiB", "compute capability 8.6", "0.42.1", "none:", "NOTE:", "What to do:"):
         assert part in text
     assert "This machine can train." in text
