@@ -117,7 +117,7 @@ def train(
         Override("memory.precision", None if precision is None else precision.value, "--precision"),
     ]
     settings = load_config(config, TrainConfig, [*(setting or []), *(one for one in named if one.value is not None)])
-    check_sources(settings)
+    check_sources(settings, resume=resume)
     outcome = run(settings, make_dressing_task, resume=resume, console=Console(), device=device)
     raise typer.Exit(_finish(outcome, settings.folder))
 

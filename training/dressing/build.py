@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ...anydressing_core.checkpoint import Checkpoint, load_checkpoint, read_info, save_checkpoint
 from ...anydressing_core.checkpoint_info import CheckpointInfo, Precision
 from ...anydressing_core.pixels import as_pixels
+from ...anydressing_core.refusals import refusal
 from ...anydressing_core.sites import UNetShape
 from ..base.model import BaseModel, load_base
 from ..base.plan import plan_base
@@ -35,15 +37,23 @@ from .step import DressingStep, reading_of
 from .task import DressingTask
 
 
-def check_sources(config: TrainConfig) -> None:
-    """Look at all that a run is made of, before it has a folder. Raises ValueError in the user's words."""
+def check_sources(config: TrainConfig, *, resume: bool = False) -> None:
+    """Look at all that a run is made of, before it has a folder. Raises ValueError in the user's words.
+
+    resume: whether the run goes on; `make_dressing_task` then says what its data lacks.
+    """
     if config.losses.texture > 0:
         load_dists(config.losses.feature_network)
-    read_manifest(config.data.manifest)
+    manifest = read_manifest(config.data.manifest)
     base = config.base
     load_tokenizer(base.checkpoint, base.tokenizer, plan_base(base.checkpoint).text.network.config.vocab_size)
     if config.adapter.init is not None:
-        read_info(require_there(config.adapter.init, "adapter.init"))
+        before = read_info(require_there(config.adapter.init, "adapter.init")).slots
+    else:
+        before = ()
+    lack = lack_of_wearers(config.adapter.slots, before, _worn(manifest.of_split("train")))
+    if lack and not resume:
+        raise lack
 
 
 def make_dressing_task(
@@ -66,6 +76,7 @@ def make_dressing_task(
     model, new_slots = _start(config, base, init, manifest, place, kind)
     with accelerator.main_process_first():
         cached, shown = _caches(config, base, manifest, new_slots, place)
+    _require_wearers(config, () if init is None else init.info.slots, cached, place)
     foreground = config.adapter.garment_tokens == "foreground"
     origin = [base.sha256, *([] if init is None else [init.identity])]
     origin += [] if dists is None else [dists.fingerprint]
@@ -174,6 +185,31 @@ def _caches(
     except ValueError as error:  # no preview is worth a run
         place.display.say(f"Nobody who is held out can sit for the previews; others do. {error}")
         return cached, cached
+
+
+def lack_of_wearers(slots: Sequence[str], before: Sequence[str], worn: Collection[str]) -> ValueError | None:
+    """What is wrong when some of the slots would never be trained. before: those that a file to start from has learned."""
+    lacking = [slot for slot in slots if slot not in before and slot not in worn]
+    if not lacking:
+        return None
+    possible = [slot for slot in slots if slot not in lacking] or sorted(worn)
+    why = "The file would claim to dress people in what it never saw."
+    remedy = f"set adapter.slots = {json.dumps(possible)}, or add people of split train who wear it."
+    return refusal("data:", f"nobody in it wears {' or '.join(lacking)}", why, remedy)
+
+
+def _require_wearers(config: TrainConfig, before: Sequence[str], cached: CachedData, place: Workplace) -> None:
+    """Refuse to begin a run some of whose slots would never be trained; one that has begun goes on, with a word."""
+    worn = {garment.slot for person in cached.people for garment in person.garments}
+    lack = lack_of_wearers(config.adapter.slots, before, worn)
+    if lack and not place.run.steps():
+        raise lack
+    if lack:
+        place.display.say(f"{lack} This run goes on as it began.")
+
+
+def _worn(items: Sequence[Item]) -> set[str]:
+    return {garment.slot for item in items for garment in item.garments}
 
 
 def _wearing(items: Sequence[Item], slots: Sequence[str]) -> list[Item]:

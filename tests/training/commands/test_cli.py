@@ -19,6 +19,7 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.checkpoint import load_checkpoint
 from comfyui_anydressing.training.cli import main
+from comfyui_anydressing.training.dressing import build
 from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.run.config import load_config
 from comfyui_anydressing.training.run.events import read_events
@@ -370,6 +371,51 @@ def test_a_new_kind_keeps_how_the_others_are_read(commands, config, finished):
 def test_a_kind_that_nobody_wears_is_refused(commands, config, finished):
     status, output = commands.run("train", config, "--slots", "upper,lower,shoes", "--init", finished)
     assert_refused(status, output, "nobody in it wears shoes")
+
+
+def without_lowers(manifest, folder):
+    """The data as if nobody wore a lower."""
+    data = shutil.copytree(manifest.parent, folder)
+    people = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for person in people:
+        person["garments"] = [one for one in person["garments"] if one["slot"] != "lower"]
+    (data / "manifest.jsonl").write_text("".join(json.dumps(person) + "\n" for person in people))
+    return data / "manifest.jsonl"
+
+
+def test_a_kind_that_is_not_in_the_data_is_not_claimed(commands, make_config, small_data, tmp_path):
+    manifest = without_lowers(small_data, tmp_path / "data")
+    config = make_config(tmp_path / "config.toml", tmp_path / "run", manifest=manifest)
+    status, output = commands.run("train", config)
+    assert_refused(status, output, "nobody in it wears lower", 'set adapter.slots = ["upper"]')
+    assert not (tmp_path / "run").exists()
+    assert_refused(*commands.run("train", config, "--slots", "lower"), "set adapter.slots = [", '"upper"]')
+    shorter = ("--set", "steps=1", "--set", "preview.every=0")
+    status, output = commands.run("train", config, *shorter, "--slots", "upper")
+    assert status == 0, output
+
+
+def test_a_kind_that_a_file_to_start_from_knows_need_not_be_in_the_data(
+    commands, make_config, small_data, finished, tmp_path
+):
+    manifest = without_lowers(small_data, tmp_path / "data")
+    config = make_config(tmp_path / "config.toml", tmp_path / "run", manifest=manifest)
+    status, output = commands.run("train", config, "--init", finished, "--set", "steps=1", "--set", "preview.every=0")
+    assert status == 0, output
+
+
+def test_a_run_that_began_without_wearers_of_a_kind_goes_on_with_a_word(
+    commands, make_config, small_data, tmp_path, monkeypatch
+):
+    manifest = without_lowers(small_data, tmp_path / "data")
+    config = make_config(tmp_path / "config.toml", tmp_path / "run", manifest=manifest)
+    with monkeypatch.context() as earlier:  # as versions did that looked at nobody
+        earlier.setattr(build, "lack_of_wearers", lambda *_: None)
+        assert main(["train", str(config), "--set", "steps=1", "--set", "preview.every=0"]) == 0
+    status, output = commands.run("train", config, "--resume", "--set", "steps=2", "--set", "preview.every=0")
+    assert status == 0, output
+    assert "nobody in it wears lower" in in_words(output)
+    assert "This run goes on as it began." in in_words(output)
 
 
 # ---- export ---------------------------------------------------------------------------------------------------------
