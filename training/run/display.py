@@ -17,6 +17,9 @@ from rich.text import Text
 
 Readings = Mapping[str, float]
 
+EXACT = frozenset({"rate", "memory GiB"})
+"""Readings that are shown as they are: they do not stray from step to step as losses and times do."""
+
 
 class Display(Protocol):
     """Where a person looks."""
@@ -122,7 +125,7 @@ class LiveTable:
 
 
 class Figures:
-    """What both displays show of a run: smoothed readings, notes, and how long it will take."""
+    """What both displays show of a run: readings, smoothed but for EXACT, notes, and how long it will take."""
 
     steps = 0
 
@@ -130,7 +133,8 @@ class Figures:
         self._smooth, self._readings, self._notes = Smooth(), dict[str, float](), dict[str, int]()
 
     def add(self, readings: Readings) -> None:
-        self._readings = dict(self._smooth.add(readings))  # a new one: another thread may be drawing the last
+        smooth = self._smooth.add(readings)  # below a new mapping: another thread may be drawing the last
+        self._readings = {**smooth, **{name: value for name, value in readings.items() if name in EXACT}}
 
     def note(self, name: str, value: int) -> None:
         self._notes = {**self._notes, name: value}

@@ -113,6 +113,19 @@ def test_lines_tell_what_a_person_wants_to_know(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_learning_rate_and_memory_are_shown_as_they_are(terminal):
+    screen = console(terminal)
+    display = open_display(screen, every=0)
+    display.start(0, 3)
+    for step, (rate, memory) in enumerate([(5e-5, 8.0), (2e-5, 8.0), (3.08e-7, 11.5)], start=1):
+        display.step(step, {"loss": 0.5, "rate": rate, "memory GiB": memory, "s/step": 1.0})
+    display.close()
+    last = text(screen)[-600:]
+    assert "rate 3.08e-07" in last
+    assert "memory GiB 11.5" in last
+
+
 def test_lines_come_seldom_but_the_last_step_always_has_one():
     screen = console(False)
     display = open_display(screen, every=1000)
