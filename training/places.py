@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ..anydressing_core.refusals import refusal
@@ -19,6 +20,23 @@ def require_there(path: str | os.PathLike[str], name: str = "", remedy: str = "c
     if not path.exists():
         raise refusal(f"{name}: {str(path)!r}" if name else repr(str(path)), "was not found", looked_at(path), remedy)
     return path
+
+
+def replaces(out: Path, is_ours: Callable[[Path], bool], ours: str) -> bool:
+    """Whether writing a file replaces one. Raises ValueError where something else lies than may be replaced.
+
+    is_ours: whether a file may be; its ValueError means that it may not. ours: what may be, in words.
+    """
+    if not out.exists() and not out.is_symlink():
+        return False
+    try:
+        replaceable = out.is_file() and is_ours(out)
+    except ValueError:
+        replaceable = False
+    if not replaceable:
+        why = f"It is not {ours}, which alone is written over."
+        raise refusal(f"{str(out)!r}", "is there already", why, "choose another name, or take that file away first.")
+    return True
 
 
 def looked_at(path: str | os.PathLike[str]) -> str:

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...anydressing_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ...anydressing_core.checkpoint import Checkpoint, load_checkpoint, read_info, save_checkpoint
 from ...anydressing_core.checkpoint_info import CheckpointInfo, Precision
 from ...anydressing_core.refusals import refusal
+from ..places import replaces
 from ..run.config import parse_config
 from ..run.folder import CONFIG, RunFolder
 from .config import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 START = "start.safetensors"
 """In a run's folder: the AnyDressing file as it was before step 0. What a checkpoint lacks, a finished file takes from it."""
@@ -35,14 +39,19 @@ def export_run(
     """Write a run's AnyDressing file and return what it says of itself.
 
     step: of a checkpoint, the newest when None. dtype: one of FILE_DTYPES; None is the first that keeps every bit of what
-    the run left alone, so that a garment kind can be added to a file of any dtype. Raises ValueError when `folder` is no
-    such run, the checkpoint is missing or damaged, a value does not fit the dtype, or `out` is not named `.safetensors`.
+    the run left alone, so that a garment kind can be added to a file of any dtype. A file of a run with these settings
+    and this data is replaced, and that is told. Raises ValueError when `folder` is no such run, the checkpoint is missing
+    or damaged, a value does not fit the dtype, or `out` is not named `.safetensors` or is there as something else.
     """
     if out.suffix != ".safetensors":
         raise refusal(
             f"{str(out)!r}", "is not a file's name for this", "ComfyUI lists .safetensors files.", "say x.safetensors."
         )
-    finished, trained = _file_and_trained(RunFolder.open(folder), step)
+    finished, trained, step = _file_and_trained(RunFolder.open(folder), step)
+    if replaces(out, lambda path: _of_such_a_run(read_info(path), finished.info), "a file of this run"):
+        logger.warning("%s held %d steps and is replaced.", out, read_info(out).steps)
+    if step == 0:
+        logger.warning("This is step 0: what the run trains is in the file as it began, untrained.")
     untouched = [tensor for name, tensor in finished.tensors.items() if name not in trained]
     dtype = dtype or next(name for name in FILE_DTYPES if all(_fits(tensor, FILE_DTYPES[name]) for tensor in untouched))
     info = replace(finished.info, title=title or finished.info.title, author=author or finished.info.author)
@@ -60,8 +69,14 @@ def finished_file(run: RunFolder, step: int | None = None) -> Checkpoint:
     return _file_and_trained(run, step)[0]
 
 
-def _file_and_trained(run: RunFolder, step: int | None) -> tuple[Checkpoint, set[str]]:
-    """A run's file, and the names of the tensors in it that the run trains."""
+def _of_such_a_run(there: CheckpointInfo, ours: CheckpointInfo) -> bool:
+    """Whether a file says of itself what every file of our run says, at whatever step and under whatever title."""
+    changing = {"steps": 0, "title": "", "author": "", "training_config_hash": "", "precision": None, "extra": {}}
+    return vars(there) | changing == vars(ours) | changing
+
+
+def _file_and_trained(run: RunFolder, step: int | None) -> tuple[Checkpoint, set[str], int]:
+    """A run's file, the names of the tensors in it that the run trains, and its step."""
     if not (run.path / START).is_file():
         why = f"It holds no {START}: only `anydressing train` makes AnyDressing files."
         raise refusal(f"The run in {str(run.path)!r}", "has nothing to export", why, "name the folder of such a run.")
@@ -71,7 +86,7 @@ def _file_and_trained(run: RunFolder, step: int | None) -> tuple[Checkpoint, set
     # A resumed run may have been given other settings than at its start: how long it goes, what it shows and keeps.
     config, precision = _config(run), precision_of(run, start.info)
     info = replace(start.info, steps=start.info.steps + step, training_config_hash=config.digest, precision=precision)
-    return Checkpoint(info, {**start.tensors, **named}), set(named)
+    return Checkpoint(info, {**start.tensors, **named}), set(named), step
 
 
 def precision_of(run: RunFolder, start: CheckpointInfo) -> Precision | None:

@@ -40,6 +40,8 @@ CONFIG = "config.toml"
 CHECKPOINTS = "checkpoints"
 STATE = "state.json"
 MANIFEST = "manifest.json"
+WEIGHTS = ("average.safetensors", "model.safetensors")
+"""The files that may hold what is exported, what is preferred first."""
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +91,8 @@ class RunFolder:
             raise disk_refusal(error, name, "cannot be made", "choose another folder.") from error
         with run.lock():
             if run.steps():
-                why = "A run never replaces another."
-                remedy = "resume that run, or choose a new folder."
+                why = "A run never replaces another, be it shorter."
+                remedy = "go on with it by --resume, or begin in another folder, as with --set folder=runs/another."
                 raise refusal(f"Folder {str(run.path)!r}", "already holds a run", why, remedy)
             write_atomically(run.path / CONFIG, config.encode())
         return run
@@ -157,9 +159,12 @@ class RunFolder:
         Damaged ones are passed over with a warning. Raises ValueError when all are damaged: a run never silently
         begins anew.
         """
+        return self._newest(weights_alone=False)
+
+    def _newest(self, *, weights_alone: bool) -> int | None:
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
-            damage = self._damage(step)
+            damage = self._damage(step, weights_alone=weights_alone)
             if damage is None:
                 for other, reason in damaged.items():
                     logger.warning("%s is damaged: %s Using %s instead.", _name(other), reason, _name(step))
@@ -177,26 +182,30 @@ class RunFolder:
 
         Raises ValueError when it is missing or damaged.
         """
-        try:
-            files = dict(self._verified_files(step))
-        except _DamagedError as damage:
-            known = ", ".join(map(str, self.steps())) or "none"
-            remedy = f"choose another step; here are: {known}."
-            raise refusal(f"Checkpoint {_name(step)}", "cannot be used", str(damage), remedy) from damage
+        files = self._read(step, weights_alone=False)
         state = json.loads(files.pop(STATE))
         return {Path(name).stem: safetensors.torch.load(data) for name, data in files.items()}, state
 
     def trained(self, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
         """The step and the weights of a checkpoint, the newest when None: the averaged ones where the loop averages.
 
-        Raises ValueError when there is no checkpoint yet, or not that one.
+        What a checkpoint holds beside them, for a run that goes on, is not read and may be damaged. Raises ValueError
+        when there is no checkpoint yet, or not that one.
         """
-        step = self.latest() if step is None else step
+        step = self._newest(weights_alone=True) if step is None else step
         if step is None:
             why = "It ended before its first checkpoint."
             raise refusal(f"The run in {str(self.path)!r}", "has trained nothing", why, "resume it first.")
-        tensors, _ = self.load(step)
-        return step, tensors.get("average") or tensors["model"]
+        (content,) = self._read(step, weights_alone=True).values()
+        return step, safetensors.torch.load(content)
+
+    def _read(self, step: int, *, weights_alone: bool) -> dict[str, bytes]:
+        try:
+            return dict(self._verified_files(step, weights_alone=weights_alone))
+        except _DamagedError as damage:
+            known = ", ".join(map(str, self.steps())) or "none"
+            remedy = f"choose another step; here are: {known}."
+            raise refusal(f"Checkpoint {_name(step)}", "cannot be used", str(damage), remedy) from damage
 
     @property
     def _checkpoints(self) -> Path:
@@ -245,18 +254,27 @@ class RunFolder:
         checkpoint.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)  # the next start sweeps what remains
 
-    def _damage(self, step: int) -> str | None:
+    def _damage(self, step: int, *, weights_alone: bool = False) -> str | None:
         try:
-            for _ in self._verified_files(step):
+            for _ in self._verified_files(step, weights_alone=weights_alone):
                 pass
         except _DamagedError as damage:
             return str(damage)
         return None
 
-    def _verified_files(self, step: int) -> Iterator[tuple[str, bytes]]:
-        """Yield name and content of every file, each read once and compared with the manifest."""
+    def _verified_files(self, step: int, *, weights_alone: bool) -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of every file, each read once and compared with the manifest.
+
+        weights_alone: only of the one that holds the weights, averaged where there are such.
+        """
         folder = self._checkpoint(step)
-        for name, (size, sha256) in _read_manifest(folder / MANIFEST, step).items():
+        files = _read_manifest(folder / MANIFEST, step)
+        weights = next((name for name in WEIGHTS if name in files), None)
+        if weights_alone and weights is None:
+            raise _DamagedError(f"{MANIFEST} names no weights.")
+        for name, (size, sha256) in files.items():
+            if weights_alone and name != weights:
+                continue
             try:
                 found = (folder / name).stat().st_size
                 if found != size:

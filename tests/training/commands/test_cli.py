@@ -309,7 +309,11 @@ def test_a_base_file_that_is_none_is_named(config, tmp_path, capsys):
 
 def test_a_finished_run_is_not_begun_again(smoke, capsys):
     assert_refused(
-        main(["train", str(smoke[0].parent / "config.toml")]), capsys.readouterr().err, "already holds a run"
+        main(["train", str(smoke[0].parent / "config.toml")]),
+        capsys.readouterr().err,
+        "already holds a run",
+        "--resume",
+        "--set folder=runs/another",
     )
 
 
@@ -461,6 +465,46 @@ def test_an_earlier_step_can_be_exported(smoke, finished, tmp_path):
 def test_an_export_that_cannot_be_leaves_no_file(smoke, tmp_path, capsys, out, more, words):
     assert_refused(main(["export", str(smoke[0]), str(tmp_path / out), *more]), capsys.readouterr().err, words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_same_run_is_replaced_with_a_word(smoke, tmp_path, capsys, caplog):
+    out = tmp_path / "file.safetensors"
+    assert main(["export", str(smoke[0]), str(out), "--step", "10", "--title", "Ten"]) == 0
+    assert caplog.messages == []
+    assert main(["export", str(smoke[0]), str(out)]) == 0
+    assert load_checkpoint(out).info.steps == STEPS
+    assert caplog.messages == [f"{out} held 10 steps and is replaced."]
+
+
+@pytest.mark.parametrize("kind", ["another run's", "a base model", "no weights", "a folder"])
+def test_another_file_is_never_written_over(smoke, finished, make_model, tmp_path, capsys, kind):
+    from comfyui_anydressing.anydressing_core.checkpoint import save_checkpoint
+
+    out = tmp_path / "file.safetensors"
+    if kind == "another run's":
+        save_checkpoint(out, make_model().adapter.checkpoint())
+    elif kind == "a base model":
+        shutil.copy(Path(__file__).parents[3] / "demo" / "paper_doll_base.safetensors", out)
+    elif kind == "no weights":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+    before = out.read_bytes() if out.is_file() else b""
+    assert_refused(main(["export", str(smoke[0]), str(out)]), capsys.readouterr().err, "is there already")
+    assert (out.read_bytes() if out.is_file() else b"") == before
+
+
+def test_step_0_is_exported_with_a_word(commands, config, tmp_path):
+    run = tmp_path / "run"
+    command = commands.start("train", config, "--set", "preview.steps=200")
+    wait_until(lambda: (run / "events.jsonl").exists())  # while the first preview is made
+    command.kill(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM, command.output
+    assert RunFolder.open(run).steps() == [0]
+    status, output = commands.run("export", run, tmp_path / "file.safetensors")
+    assert status == 0, output
+    assert "This is step 0" in in_words(output)
+    assert load_checkpoint(tmp_path / "file.safetensors").info.steps == 0
 
 
 def test_only_runs_of_the_adapter_are_exported(smoke, tmp_path, capsys):

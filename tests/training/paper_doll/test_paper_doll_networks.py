@@ -181,6 +181,19 @@ def test_a_u_net_needs_a_base_to_be_trained_in():
         parse_config('network = "unet"\nfolder = "r"\nsteps = 1\n[data]\nmanifest = "m"\n', "test", PaperDollConfig)
 
 
+def test_an_export_replaces_its_own_kind_alone(run, tmp_path, caplog):
+    trained, out = run("recogniser", "widths = [8, 12]\nkernel = 5"), tmp_path / "mine.safetensors"
+    out.write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"is there already(?s:.*)a recogniser of the paper-doll world"):
+        export_network(trained, out)
+    assert out.read_bytes() == b"mine"
+    out.unlink()
+    export_network(trained, out)
+    assert "is replaced" not in caplog.text
+    export_network(trained, out)
+    assert "is replaced" in caplog.text
+
+
 def test_a_recognisers_export_is_a_feature_network_for_dists(run, tmp_path):
     out = tmp_path / "recogniser.safetensors"
     export_network(run("recogniser", "widths = [8, 12]\nkernel = 5"), out)

@@ -188,6 +188,31 @@ def test_what_was_trained_is_the_average_where_there_is_one(run):
     ]
 
 
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "state.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: flip_one_byte(path, 0)])
+def test_what_was_trained_needs_its_own_file_alone(run, name, damage):
+    groups = {"model": {"weight": torch.zeros(2)}, "optimizer": {"mean": torch.zeros(2)}}
+    with run.lock():
+        run.save(10, {**groups, "average": {"weight": torch.ones(2)}}, {})
+    damage(checkpoint(run, 10) / name)
+    for step, trained in (run.trained(), run.trained(10)):
+        assert (step, trained["weight"].tolist()) == (10, [1, 1])
+    with pytest.raises(ValueError, match="has only damaged checkpoints"):
+        run.latest()  # to go on takes all of it
+
+
+def test_damaged_weights_are_passed_over_with_a_word(run, caplog):
+    with run.lock():
+        for step in (10, 20):
+            run.save(step, {"model": {"weight": torch.full((2,), float(step))}}, {})
+    flip_one_byte(checkpoint(run, 20) / "model.safetensors", 3)
+    step, trained = run.trained()
+    assert (step, trained["weight"].tolist()) == (10, [10, 10])
+    assert "step-00000020 is damaged" in caplog.text
+    with pytest.raises(ValueError, match=r"step-00000020 cannot be used\.(?s:.*)here are: 10, 20\."):
+        run.trained(20)
+
+
 def test_a_run_that_ended_before_its_first_checkpoint_has_trained_nothing(run):
     with pytest.raises(ValueError, match="has trained nothing"):
         run.trained()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,12 +11,16 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ....anydressing_core.demo_checkpoint import is_demo_checkpoint
+from ....anydressing_core.safetensors_header import read_header
 from ....anydressing_core.sites import UNetShape
 from ....anydressing_core.word_table import WIDTH
 from ...base.model import load_base
 from ...base.unet import HEADS
 from ...data.manifest import read_manifest
+from ...network_file import is_network
 from ...picture_files import read_unit
+from ...places import replaces
 from ...run.config import parse_config
 from ...run.folder import CONFIG, RunFolder
 from .autoencoder import Autoencoder
@@ -23,6 +28,8 @@ from .base_file import TinyVae, with_other_unet, write_base
 from .config import PaperDollConfig
 from .parser import Parser, save_parser
 from .recogniser import Recogniser, save_recogniser
+
+logger = logging.getLogger(__name__)
 
 WORD_TABLE_SEED = 0
 MEASURED = 200  # people whose latents tell mean and deviation
@@ -34,10 +41,16 @@ def export_network(run: RunFolder, out: Path, step: int | None = None) -> str:
     """Write what a run trained, and return what was written in one line.
 
     An autoencoder's run begins a base model: its file holds a U-Net of random numbers, to be trained. step: of a
-    checkpoint, the newest when None. Raises ValueError when the run has none.
+    checkpoint, the newest when None. A file of the same kind is replaced, and that is told. Raises ValueError when the run
+    has no checkpoint, and for a file of another kind in the way.
     """
     config = parse_config(run.config, str(run.path / CONFIG), PaperDollConfig)
     step, trained = run.trained(step)
+    kind = config.network if config.network in ("recogniser", "parser") else "base model"
+    if replaces(out, lambda path: _is_kind(path, kind), f"a {kind} of the paper-doll world"):
+        logger.warning("%s held another %s and is replaced.", out, kind)
+    if step == 0:
+        logger.warning("This is step 0: the file holds the network as it began, untrained.")
     out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"steps": str(step), "training_config_hash": config.digest, "dataset": "paper-doll"}
     if config.network == "recogniser":
@@ -56,6 +69,10 @@ def export_network(run: RunFolder, out: Path, step: int | None = None) -> str:
     unet = _filled(base.unet, trained)
     with_other_unet(config.base.checkpoint, out, unet, title=config.title, facts=facts)
     return f"a base model with {_count(unet):,} parameters in its U-Net"
+
+
+def _is_kind(path: Path, kind: str) -> bool:
+    return is_demo_checkpoint(read_header(path).metadata) if kind == "base model" else is_network(path, kind)
 
 
 def _begin_base(config: PaperDollConfig, autoencoder: Autoencoder, out: Path, facts: dict[str, str]) -> None:
