@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -37,15 +36,13 @@ from .arguments import (
     listed,
     size_of,
 )
+from .endings import AT_ONCE, CUT_SHORT, MISTAKE, in_words, status_of, was_cut_short
 
 if TYPE_CHECKING:
     from .progress import Course
 
 # The checkout is usually not installed, so installed metadata cannot tell it. tests/test_packaging.py compares it with pyproject.toml.
 VERSION = "0.1.0"
-
-MISTAKE, DISK = 1, 3
-"""Exit statuses, beside 0 and those of signals: something in the input, or a disk that is full or refuses."""
 
 app = typer.Typer(
     name="anydressing",
@@ -70,12 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here ever asks a network
     try:
         app(args=arguments, prog_name="anydressing")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+    except (SystemExit, KeyboardInterrupt) as end:
+        if was_cut_short(end):
+            return _fail(AT_ONCE, CUT_SHORT)
+        return end.code if isinstance(end, SystemExit) and isinstance(end.code, int) else 0
     except ValueError as error:
         return _fail(str(error), MISTAKE)
     except OSError as error:
-        return _fail(_in_words(error), DISK if _errno(error) in _DISK else MISTAKE)
+        return _fail(in_words(error), status_of(error))
     return 0
 
 
@@ -330,8 +329,6 @@ def cache(
 
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-
 
 def _display() -> Any:
     from .run.display import open_display
@@ -371,20 +368,6 @@ def _finish(outcome: Any, folder: Path) -> int:
 def _fail(text: str, status: int) -> int:
     typer.echo(text, err=True)
     return status
-
-
-def _in_words(error: OSError) -> str:
-    ours = error.strerror or str(error)
-    if "\n" in ours:
-        return ours
-    why = "The disk is full, or refuses." if error.errno in _DISK else "It is needed here."
-    remedy = "free some space or correct the path; a run goes on with --resume, its checkpoints are unchanged."
-    return str(refusal(f"{error.filename or 'A file'}:", ours, why, remedy))
-
-
-def _errno(error: OSError) -> int | None:
-    """The system's number; errors in our words have it in their cause."""
-    return error.__cause__.errno if error.errno is None and isinstance(error.__cause__, OSError) else error.errno
 
 
 if __name__ == "__main__":
