@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 # The checkout is usually not installed, so installed metadata cannot tell it. tests/test_packaging.py compares it with pyproject.toml.
 VERSION = "0.1.0"
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(
     name="anydressing",
     help="Train, try and export AnyDressing files: dress any character in several garments at once.",
@@ -116,6 +118,7 @@ def train(
         Override("memory.precision", None if precision is None else precision.value, "--precision"),
     ]
     settings = load_config(config, TrainConfig, [*(setting or []), *(one for one in named if one.value is not None)])
+    _tell_of_one_process()
     check_sources(settings, resume=resume)
     outcome = run(settings, make_dressing_task, resume=resume, console=Console(), device=device)
     raise typer.Exit(_finish(outcome, settings.folder))
@@ -135,6 +138,7 @@ def train_base(
     from .run.start import train as run
 
     settings = load_config(config, PaperDollConfig, setting or [])
+    _tell_of_one_process()
     outcome = run(settings, make_task, resume=resume, console=Console(), device=device)
     raise typer.Exit(_finish(outcome, settings.folder))
 
@@ -351,6 +355,16 @@ def _course(then: str = "What is finished is kept: the same command goes on from
         except StoppedError as stopped:
             typer.echo(f"{stopped} {then}")
             raise typer.Exit(interrupts.exit_status) from stopped
+
+
+def _tell_of_one_process() -> None:
+    from .hardware import launched_alone
+
+    if launched_alone(os.environ):
+        logger.warning(
+            "accelerate launch started one process: on a CPU it starts no more, whatever --num_processes says. "
+            'For two: torchrun --nproc_per_node 2 "$(which anydressing)" train ...'
+        )
 
 
 def _finish(outcome: Any, folder: Path) -> int:

@@ -72,6 +72,19 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def launched_alone(environment: Mapping[str, str]) -> bool:
+    """Whether `accelerate launch` was asked for several processes and started one, as it does on a CPU.
+
+    It then names a port at which they would meet, and no number of them.
+    """
+    launched = "ACCELERATE_USE_CPU" in environment and "MASTER_PORT" in environment
+    return launched and not any(name in environment for name in _NUMBERS_OF_PROCESSES)
+
+
+_NUMBERS_OF_PROCESSES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where torchrun and the kinds of mpirun say how many there are."""
+
+
 def training_precision(wanted: WantedPrecision, device: torch.device) -> Precision:
     """In what a run keeps frozen weights: `auto` is bf16 where a GPU computes it, else fp32.
 

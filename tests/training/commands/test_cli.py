@@ -214,6 +214,14 @@ def test_two_processes_train_as_one_does(commands, make_config, smoke, tmp_path)
         torch.testing.assert_close(two["model"][name], tensor, atol=1e-5, rtol=0)
 
 
+def test_a_launch_that_started_one_process_of_several_is_told(config, capsys, caplog, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))  # as `accelerate launch --cpu --num_processes 2` does
+    assert_refused(main(["train", str(config), "--device", "tpu"]), capsys.readouterr().err, "is unknown")
+    assert "started one process" in caplog.text
+    assert "torchrun --nproc_per_node 2" in caplog.text
+
+
 def free_port():
     import socket
 
