@@ -14,7 +14,7 @@ from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.checkpoint_info import CheckpointInfo
 from ...anydressing_core.refusals import is_text, quote, refusal
 from ..base.model import BaseModel, load_base
-from ..data.manifest import read_manifest
+from ..data.manifest import file_stem, read_manifest
 from ..data.pictures import BadPictureError, Source, cut_out, flat_lay
 from ..dressing.finished import dressing_model, load_file
 from ..hardware import WantedHardware
@@ -89,7 +89,7 @@ def sample_to_folder(
         )
         for (person, source), picture in zip(some, pictures, strict=True):
             beside = {**made_from, **source, **asdict(settings)}
-            written.append(_write(out / f"{person.name}.png", picture, beside))
+            written.append(_write(out / f"{file_stem(person.name)}.png", picture, beside))
     return written
 
 

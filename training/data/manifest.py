@@ -23,13 +23,38 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from ...anydressing_core.digests import content_key
 from ...anydressing_core.refusals import is_text, refusal
 from ..places import looked_at
 from ..text_files import as_text
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+LONGEST_ID = 128
+
+
+def _printable_id(text: str) -> str:
+    plain = unicodedata.normalize("NFC", text)
+    if (
+        plain != plain.strip()
+        or not 1 <= len(plain) <= LONGEST_ID
+        or not plain.isprintable()
+        or set("/\\") & set(plain)
+    ):
+        raise ValueError(f"an id is 1 to {LONGEST_ID} visible characters on one line, without / and \\")
+    return plain
+
+
+Name = Annotated[str, AfterValidator(_printable_id)]
 Slot = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 
 LONGEST_CAPTION = 2000
@@ -130,6 +155,16 @@ def safe_relative_path(path: str) -> str:
     if not parts or foreign or path.startswith("/") or ".." in parts:
         raise ValueError(f"{path!r} must be a relative path with forward slashes that stays inside the folder")
     return path
+
+
+def file_stem(name: str) -> str:
+    """What files of a person are called, without suffix: the id where every system can hold it, else one as telling.
+
+    Others than letters, digits, dot, dash and underscore become underscores, and a digest keeps two such ids apart.
+    """
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name):
+        return name
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{content_key('id', name)[:8]}"
 
 
 def plain_caption(caption: str) -> str:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 
 import pytest
-from comfyui_anydressing.training.data.manifest import plain_caption, read_manifest, safe_relative_path
+from comfyui_anydressing.training.data.manifest import file_stem, plain_caption, read_manifest, safe_relative_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +110,13 @@ def test_utf_16_is_named(tmp_path, encoding):
         ("{", "not one JSON object"),
         ("[]", "Input should be"),
         ("[" * 50_000, "not one JSON object"),
-        (changed(id="../a"), "id: String should match"),
+        (changed(id="../a"), "id: an id is 1 to 128 visible characters"),
+        (changed(id="a\\b"), "id: an id is"),
+        (changed(id=" a"), "id: an id is"),
+        (changed(id=""), "id: an id is"),
+        (changed(id="two\nlines"), "id: an id is"),
+        (changed(id="x\ud800"), "id: an id is"),
+        (changed(id="x" * 129), "id: an id is"),
         (changed(caption=" \n"), "caption: .*visible characters"),
         (changed(caption="x" * 3000), "caption: .*visible characters"),
         (changed(split="test"), "split"),
@@ -127,11 +134,32 @@ def test_utf_16_is_named(tmp_path, encoding):
         (with_garment(kind="crop"), "crop"),
         (json.dumps(GOOD)[:-1] + ',"x":"' + "y" * 100_001 + '"}', "bytes long"),
     ],
-    ids=range(20),
+    ids=range(26),
 )
 def test_a_bad_line_is_named_with_its_number(tmp_path, line, words):
     with pytest.raises(ValueError, match=f"(?s)line 2 of 'manifest.jsonl'.*{words}.*What to do"):
         read_manifest(write(tmp_path, GOOD, line))
+
+
+@pytest.mark.parametrize(
+    "name", ["a 1", "Anna Müller", "person #7 (left)", "\u5973\u6027", "a:b", "a1", "..", "x" * 128]
+)
+def test_an_id_is_any_line_of_visible_text(tmp_path, name):
+    (item,) = read_manifest(write(tmp_path, changed(id=name))).items
+    assert item.id == name
+
+
+def test_an_id_is_the_same_however_its_accents_were_typed(tmp_path):
+    with pytest.raises(ValueError, match="stands there twice"):
+        read_manifest(write(tmp_path, changed(id="M\u00fcller"), changed(id="Mu\u0308ller")))
+
+
+def test_files_of_a_person_are_called_after_her_as_every_system_can_hold_it():
+    assert file_stem("train-0000003") == "train-0000003"  # as it always was
+    stems = [file_stem(name) for name in ("Anna Müller", "Anna Möller", "a:b", "\u5973" * 128, "a?b", ".. ")]
+    assert stems[0].startswith("Anna_M_ller-")
+    assert len(set(stems)) == len(stems)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,140}", stem) for stem in stems)
 
 
 def test_an_id_twice_is_named(tmp_path):
