@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ..anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS, STRENGTH
+from ..anydressing_core.defaults import GUIDANCE, STEPS, STRENGTH
 from ..anydressing_core.refusals import refusal
 from .arguments import (
     Bench,
@@ -300,18 +300,22 @@ def paper_doll(
 def check(
     manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl.")],
     resolution: Annotated[
-        str, typer.Option(metavar="HxW", help="What it will be trained at.")
-    ] = f"{RESOLUTION[0]}x{RESOLUTION[1]}",
+        str | None, typer.Option(metavar="HxW", help="What it will be trained at; 768x576 when nothing says it.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The run that will train on it: judge at its resolution, for its slots.")
+    ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also draw some of it into this picture.")] = None,
 ) -> None:
     """Open every picture of a data set and say what is wrong with it."""
-    from .data.check import check_data
+    from .commands.check import check_for_run
 
+    size = None if resolution is None else size_of(resolution)
     with closing(_display()) as display:
-        report = check_data(manifest, size_of(resolution), tokenizer=tokenizer, sheet=sheet, progress=display.work)
-    typer.echo(report.render())
-    raise typer.Exit(report.status)
+        text, status = check_for_run(manifest, size, config, tokenizer=tokenizer, sheet=sheet, progress=display.work)
+    typer.echo(text)
+    raise typer.Exit(status)
 
 
 @data_app.command("cache")

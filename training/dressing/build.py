@@ -47,11 +47,7 @@ def check_sources(config: TrainConfig, *, resume: bool = False) -> None:
     manifest = read_manifest(config.data.manifest)
     base = config.base
     load_tokenizer(base.checkpoint, base.tokenizer, plan_base(base.checkpoint).text.network.config.vocab_size)
-    if config.adapter.init is not None:
-        before = read_info(require_there(config.adapter.init, "adapter.init")).slots
-    else:
-        before = ()
-    lack = lack_of_wearers(config.adapter.slots, before, _worn(manifest.of_split("train")))
+    lack = lack_in_manifest(config, manifest)
     if lack and not resume:
         raise lack
 
@@ -187,6 +183,14 @@ def _caches(
         return cached, cached
 
 
+def lack_in_manifest(config: TrainConfig, manifest: Manifest) -> ValueError | None:
+    """What is wrong with data in which nobody wears some of a run's slots. Raises ValueError for a bad adapter.init."""
+    init = config.adapter.init
+    before = () if init is None else read_info(require_there(init, "adapter.init")).slots
+    worn = {garment.slot for item in manifest.of_split("train") for garment in item.garments}
+    return lack_of_wearers(config.adapter.slots, before, worn)
+
+
 def lack_of_wearers(slots: Sequence[str], before: Sequence[str], worn: Collection[str]) -> ValueError | None:
     """What is wrong when some of the slots would never be trained. before: those that a file to start from has learned."""
     lacking = [slot for slot in slots if slot not in before and slot not in worn]
@@ -206,10 +210,6 @@ def _require_wearers(config: TrainConfig, before: Sequence[str], cached: CachedD
         raise lack
     if lack:
         place.display.say(f"{lack} This run goes on as it began.")
-
-
-def _worn(items: Sequence[Item]) -> set[str]:
-    return {garment.slot for item in items for garment in item.garments}
 
 
 def _wearing(items: Sequence[Item], slots: Sequence[str]) -> list[Item]:

@@ -428,6 +428,30 @@ def test_a_kind_that_is_not_in_the_data_is_not_claimed(commands, make_config, sm
     assert status == 0, output
 
 
+def test_data_is_judged_as_the_run_will_train(make_config, small_data, tmp_path, capsys):
+    config = make_config(tmp_path / "config.toml", tmp_path / "run")
+    assert main(["data", "check", str(small_data), "--config", str(config)]) == 0
+    told = capsys.readouterr().out
+    assert "at 64 x 48 (height x width)" in told
+    assert "--resolution" not in told
+    assert main(["data", "check", str(small_data), "--config", str(config), "--resolution", "32x24"]) == 0
+    assert "at 32 x 24 (height x width)" in capsys.readouterr().out
+
+
+def test_data_that_is_judged_at_the_default_is_told_so(small_data, capsys):
+    main(["data", "check", str(small_data)])
+    assert "Judged at 768 x 576, since nothing else was said: --config FILE" in in_words(capsys.readouterr().out)
+    main(["data", "check", str(small_data), "--resolution", "64x48"])
+    assert "Judged at" not in capsys.readouterr().out
+
+
+def test_data_without_wearers_of_a_runs_slots_is_told_beforehand(make_config, small_data, tmp_path, capsys):
+    manifest = without_lowers(small_data, tmp_path / "data")
+    config = make_config(tmp_path / "config.toml", tmp_path / "run")
+    assert main(["data", "check", str(manifest), "--config", str(config)]) == 1
+    assert "nobody in it wears lower" in capsys.readouterr().out
+
+
 def test_a_kind_that_a_file_to_start_from_knows_need_not_be_in_the_data(
     commands, make_config, small_data, finished, tmp_path
 ):
