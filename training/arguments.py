@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..anydressing_core.latents import is_whole
+from ..anydressing_core.latents import CELL, is_whole
 from ..anydressing_core.refusals import refusal
 
 if TYPE_CHECKING:
     from .hardware import WantedHardware
+
+
+MOST_PAINTED = 8192
+"""Pixels of a side on the command line: people may be painted larger than files are trained for."""
 
 
 class Dtype(str, Enum):
@@ -68,11 +73,12 @@ def listed(words: str) -> list[str]:
 def size_of(text: str) -> tuple[int, int]:
     """Height and width in pixels, of a text such as 512x384. Raises ValueError for any other."""
     height, cross, width = text.partition("x")
-    numbers = cross and height.isdecimal() and width.isdecimal()
-    if not numbers or not is_whole((int(height), int(width))):
-        why = "It is written height x width in pixels, both multiples of 8."
+    numbers = cross and re.fullmatch("[0-9]{1,5}", height) and re.fullmatch("[0-9]{1,5}", width)
+    sides = (int(height), int(width)) if numbers else (0, 0)
+    if not is_whole(sides) or not all(CELL <= side <= MOST_PAINTED for side in sides):
+        why = f"It is written height x width in pixels, both multiples of {CELL} up to {MOST_PAINTED}."
         raise refusal(repr(text), "is not a size", why, "write, for example, 512x384.")
-    return int(height), int(width)
+    return sides
 
 
 def garment_of(text: str) -> tuple[str, Path]:

@@ -35,7 +35,7 @@ from pydantic import (
 )
 
 from ...anydressing_core.digests import content_key
-from ...anydressing_core.refusals import is_text, refusal
+from ...anydressing_core.refusals import is_text, quote, refusal
 from ..places import looked_at
 from ..text_files import as_text
 
@@ -201,11 +201,33 @@ def _item(line: str, name: str, number: int) -> Item:
     except (json.JSONDecodeError, RecursionError) as error:
         raise _problem(name, number, "it is not one JSON object") from error
     except ValidationError as error:
-        found = error.errors()[0]
-        field = ".".join(str(part) for part in found["loc"]) or "it"
-        raise _problem(
-            name, number, f"{field}: {found['msg'].removeprefix('Value error, ')}, got {found['input']!r:.80}"
-        ) from error
+        raise _problem(name, number, _in_words(error)) from error
+
+
+_WANTED = {
+    "it": 'one JSON object, {"id": ..., "image": ..., "caption": ..., "garments": [...]}',
+    "split": "train or held_out",
+    "garments": "a list of 1 to 8 garments",
+    "slot": "small letters, digits and _, such as upper",
+    "kind": "inshop or crop",
+    "size": "height and width, two whole numbers",
+    "hats": "a number",
+    "labels": "a JSON object",
+}
+"""What a field holds, in words; all others are text."""
+
+
+def _in_words(error: ValidationError) -> str:
+    """The first thing that is wrong with a line: which field, what it should be, what came."""
+    found = error.errors()[0]
+    field = ".".join(map(str, found["loc"])) or "it"
+    if found["type"] == "missing":
+        return f"{field}: it is missing"
+    if found["type"] == "value_error":
+        return f"{field}: {found['msg'].removeprefix('Value error, ')}, got {quote(found['input'])}"
+    names = [str(part) for part in found["loc"] if not isinstance(part, int)] or ["it"]
+    wanted = "a garment, a JSON object" if found["loc"][-1:] and isinstance(found["loc"][-1], int) else None
+    return f"{field}: it should be {wanted or _WANTED.get(names[-1], 'text')}, got {quote(found['input'])}"
 
 
 def _tell_unknown_keys(line: str, name: str, told: set[str]) -> None:

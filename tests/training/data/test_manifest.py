@@ -108,7 +108,14 @@ def test_utf_16_is_named(tmp_path, encoding):
     ("line", "words"),
     [
         ("{", "not one JSON object"),
-        ("[]", "Input should be"),
+        ("[]", r"it: it should be one JSON object.*got \[\]"),
+        ("7", "it: it should be one JSON object"),
+        (changed(id=7), "id: it should be text, got 7"),
+        (changed(caption=None), "caption: it should be text, got None"),
+        (changed(size=[1]), "size"),
+        (changed(garments=["upper"]), r"garments\.0: it should be a garment, a JSON object, got 'upper'"),
+        (with_garment(mask=None), r"garments\.0\.mask: it should be text"),
+        ({"id": "a"}, "image: it is missing"),
         ("[" * 50_000, "not one JSON object"),
         (changed(id="../a"), "id: an id is 1 to 128 visible characters"),
         (changed(id="a\\b"), "id: an id is"),
@@ -119,8 +126,8 @@ def test_utf_16_is_named(tmp_path, encoding):
         (changed(id="x" * 129), "id: an id is"),
         (changed(caption=" \n"), "caption: .*visible characters"),
         (changed(caption="x" * 3000), "caption: .*visible characters"),
-        (changed(split="test"), "split"),
-        (changed(garments=[]), "garments"),
+        (changed(split="test"), "split: it should be train or held_out, got 'test'"),
+        (changed(garments=[]), r"garments: it should be a list of 1 to 8 garments, got \[\]"),
         (changed(image="../secret.png"), "image: .*stays inside"),
         (changed(image="/etc/passwd"), "image: .*stays inside"),
         (changed(person_mask="../mask.png"), "person_mask: .*stays inside"),
@@ -129,16 +136,17 @@ def test_utf_16_is_named(tmp_path, encoding):
         (with_garment(mask="a\\..\\b.png"), "stays inside"),
         (with_garment(image="x\0y.png"), "stays inside"),
         (with_garment(image="x\ud800y.png"), "stays inside"),
-        (with_garment(slot="Upper"), r"garments\.0\.slot"),
+        (with_garment(slot="Upper"), r"garments\.0\.slot: it should be small letters, digits and _"),
         (with_garment(image=None), "crop"),
         (with_garment(kind="crop"), "crop"),
         (json.dumps(GOOD)[:-1] + ',"x":"' + "y" * 100_001 + '"}', "bytes long"),
     ],
-    ids=range(26),
+    ids=range(33),
 )
 def test_a_bad_line_is_named_with_its_number(tmp_path, line, words):
-    with pytest.raises(ValueError, match=f"(?s)line 2 of 'manifest.jsonl'.*{words}.*What to do"):
+    with pytest.raises(ValueError, match=f"(?s)line 2 of 'manifest.jsonl'.*{words}.*What to do") as caught:
         read_manifest(write(tmp_path, GOOD, line))
+    assert not [raw for raw in ("Input should", "String should", "List should", "valid") if raw in str(caught.value)]
 
 
 @pytest.mark.parametrize(
