@@ -13,18 +13,21 @@ import pytest
 from comfyui_anydressing.training.hardware import launched_alone
 
 
-def environment_of(launcher, tmp_path):
-    """What a launcher gives the first process that it starts."""
-    script = tmp_path / "show.py"
-    script.write_text("import json, os, sys\nprint('ENV', json.dumps(dict(os.environ)), flush=True)\n")
+def environments_of(launcher, tmp_path):
+    """What a launcher gives the processes that it starts."""
+    script, told = tmp_path / "tell.py", tmp_path / "told"
+    told.mkdir()
+    script.write_text(
+        f"import json, os, pathlib\npathlib.Path({str(told)!r}, str(os.getpid())).write_text(json.dumps(dict(os.environ)))"
+    )
     program = [Path(sys.executable).with_name(launcher[0]), *launcher[1:], script]
-    told = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "MASTER_PORT")}
-    output = subprocess.run(program, check=True, capture_output=True, text=True, env=told).stdout
-    return [json.loads(line.partition("ENV ")[2]) for line in output.splitlines() if "ENV " in line]
+    plain = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "MASTER_PORT")}
+    subprocess.run(program, check=True, capture_output=True, env=plain)
+    return [json.loads(path.read_text()) for path in told.iterdir()]
 
 
 def test_a_launch_of_several_that_started_one_is_seen(tmp_path):
-    (only,) = environment_of(["accelerate", "launch", "--cpu", "--num_processes", "2"], tmp_path)
+    (only,) = environments_of(["accelerate", "launch", "--cpu", "--num_processes", "2"], tmp_path)
     assert launched_alone(only)
 
 
@@ -37,7 +40,7 @@ def test_a_launch_of_several_that_started_one_is_seen(tmp_path):
     ids=["one", "torchrun"],
 )
 def test_a_launch_that_started_what_it_was_asked_for_is_not(tmp_path, launcher, processes):
-    started = environment_of(launcher, tmp_path)
+    started = environments_of(launcher, tmp_path)
     assert len(started) == processes
     assert not any(map(launched_alone, started))
 
