@@ -172,6 +172,34 @@ def test_readings_that_are_hidden_are_in_the_events_and_the_curves(tmp_path, mon
     assert curves == [*((name, value, 7) for name, value in READINGS.items()), "closed"]
 
 
+@pytest.mark.parametrize("moment", ["made", "written", "closed"])
+def test_curves_that_fail_are_told_once_and_left(tmp_path, monkeypatch, moment):
+    class Writer:
+        def __init__(self, folder):
+            self.fail("made")
+
+        def add_scalar(self, name, value, step):
+            self.fail("written")
+
+        def close(self):
+            self.fail("closed")
+
+        def fail(self, when):
+            if when == moment:
+                raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", types.SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.ModuleType("tensorboard"))
+    screen = console(False)
+    report = RunLog(tmp_path, open_display(screen), curves=True)
+    for step in (1, 2):
+        report.step(step, READINGS)
+    report.close()
+    assert text(screen).count("The curves for TensorBoard end here: [Errno 28] No space left on device.") == 1
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert report.trouble is None
+
+
 def test_silent_process_writes_nothing(tmp_path):
     report = RunLog(None, open_display(console(False)), curves=True)
     report.event("start")
