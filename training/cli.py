@@ -346,7 +346,7 @@ def _display() -> Any:
 
 @contextmanager
 def _course(then: str = "What is finished is kept: the same command goes on from there.") -> Iterator[Course]:
-    """Long work that a person watches, and that Ctrl-C and SIGTERM stop; the command then ends with their status.
+    """Long work that a person watches, and that Ctrl-C, SIGTERM and a closed terminal stop; the command then ends with their status.
 
     then: what stopping it means.
     """

@@ -17,7 +17,7 @@ def serve(run):
     """Call `run(request)` in a process and session of its own for each line of the standard input, all at once.
 
     request: from JSON; `folder` is where the process tells its `pid`, `output` and, at its end, `status`, which is
-    what `run` returned, 1 when it raised; `environment` is set first.
+    what `run` returned, 1 when it raised; `environment` is set first; `terminal` is where its output goes instead.
     """
     for line in sys.stdin:
         if os.fork() == 0:
@@ -44,7 +44,8 @@ def _be(run, request):
     status = 1  # what Python returns for an exception that nobody caught
     try:
         os.setsid()
-        output = os.open(f"{request['folder']}/output", os.O_WRONLY | os.O_APPEND)
+        terminal = request.get("terminal")  # the first one that a session opens, to read as well, is its own
+        output = os.open(terminal or f"{request['folder']}/output", os.O_RDWR | os.O_APPEND)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, file in enumerate((nothing, output, output)):
             os.dup2(file, number)
