@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -153,17 +154,17 @@ class RunFolder:
         if keep is not None:
             self._prune(step, keep)
 
-    def latest(self) -> int | None:
+    def latest(self, before: float = math.inf) -> int | None:
         """The step of the newest checkpoint whose every byte verifies; None when nothing was ever saved.
 
-        Damaged ones are passed over with a warning. Raises ValueError when all are damaged: a run never silently
-        begins anew.
+        before: only those of smaller steps count. Damaged ones are passed over with a warning. Raises ValueError when
+        all are damaged: a run never silently begins anew.
         """
-        return self._newest(weights_alone=False)
+        return self._newest(before, weights_alone=False)
 
-    def _newest(self, *, weights_alone: bool) -> int | None:
+    def _newest(self, before: float = math.inf, *, weights_alone: bool) -> int | None:
         damaged: dict[int, str] = {}
-        for step in reversed(self.steps()):
+        for step in (step for step in reversed(self.steps()) if step < before):
             damage = self._damage(step, weights_alone=weights_alone)
             if damage is None:
                 for other, reason in damaged.items():
@@ -295,10 +296,17 @@ class RunFolder:
             free = f"{shutil.disk_usage(self._checkpoints).free:,} bytes are free"
         except OSError:
             free = "the folder is gone"
-        why = f"{error.strerror}: {needed:,} bytes are needed (twice its size), {free}."
+        why = f"{error.strerror}: {needed:,} bytes are needed (twice its size), {free}.{self._newest_before(step)}"
         remedy = "free some space or make the folder writable, then resume. Earlier checkpoints are unchanged."
         problem = f"could not be saved in {str(self._checkpoints)!r}"
         return disk_refusal(error, _name(step), problem, remedy, why)
+
+    def _newest_before(self, step: int) -> str:
+        try:
+            earlier = [each for each in self.steps() if each < step]
+        except OSError:
+            return ""
+        return f" The newest that is saved: {_name(earlier[-1])}." if earlier else " None is saved so far."
 
 
 class _DamagedError(ValueError):

@@ -4,23 +4,23 @@
 A step is a fixed list of samples (`draws_of_step`), computed in micro-batches on one or several devices; its loss is
 the mean over all of them, so their number changes nothing but the rounding. Gradients are added up once a step and not
 by DDP: then every process sees the same trouble at the same place, and all of them skip, halve or stop together.
+
+No step that was whole is lost to an error: what goes wrong in one process is kept until all of them agree how to go on
+(`_agree`), and there the run ends, saved.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
-from torch import Tensor
 
 from ...anydressing_core.refusals import refusal
 from ..progress import StoppedError
@@ -30,298 +30,298 @@ from .events import RunLog
 from .folder import Keep, RunFolder
 from .interrupts import Interrupts
 from .needs import GIB, read_table, what_fits
-from .noise import draws_of_step, micro_batches
-from .optimizer_state import optimizer_tensors, set_optimizer_tensors
-from .reading import read_batches
+from .noise import draws_of_step
+from .rescue import (
+    TORN,
+    Crash,
+    EndedError,
+    broken_off,
+    crash_of,
+    gone_bad,
+    in_brief,
+    is_out_of_memory,
+    learned_nothing,
+    not_numbers,
+    too_large,
+    what_is_kept,
+    write_trace,
+)
+from .share import Batches, Share, Shares
+from .state import State
 from .task import Outcome, Task
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What became of a process's share of a step. sums: of its readings. failure: why its samples could not be read."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    oom: bool = False
-    broken: bool = False
-    failure: ValueError | None = None
+from .together import Together
 
 
 class Trainer:
     """One run: its folder, its device and where it stands."""
 
-    MEASURE_EVERY = 50  # steps between two readings of the gradient norms
-
     def __init__(
         self, task: Task, config: RunConfig, run: RunFolder, accelerator: Accelerator, display: Display
     ) -> None:
         self.task, self.config, self.run, self.accelerator, self.display = task, config, run, accelerator, display
-        self.step = 0
-        self.micro = config.data.batch
-        self.bad_in_a_row = 0
+        self.state = State(task.module, config.optimizer, accelerator)
+        self.shares = Shares(task, config.data, self.state, accelerator)
         self.skipped = 0
-        self.parameters = {
-            name: parameter for name, parameter in task.module.named_parameters() if parameter.requires_grad
-        }
-        settings = config.optimizer
-        plain = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-        self.optimizer: Any = accelerator.prepare(plain)
-        keeps = settings.average > 0
-        self.average = {name: value.detach().clone() for name, value in self.parameters.items()} if keeps else {}
-
-    @property
-    def samples_a_step(self) -> int:
-        """The effective batch: over all devices and accumulated batches."""
-        return self.config.data.batch * self.config.data.accumulate * self.accelerator.num_processes
+        self._together = Together(accelerator)
+        self._trouble: Crash | ValueError | None = None
+        self._due = False
+        self._tried_again = -1
 
     def train(self, interrupts: Interrupts) -> Outcome:
         """Go on from the newest checkpoint to the last step, or until a signal comes.
 
         The caller holds the lock of the run folder, in the main process. Raises ValueError for a folder of another run,
-        when memory does not suffice or when the loss stays broken, OSError when a checkpoint cannot be written.
+        when memory does not suffice, when the loss stays broken and after any error in a step, OSError when a
+        checkpoint cannot be written.
         """
         folder = self.run.path if self.accelerator.is_main_process else None
         self._interrupts = interrupts
         with closing(RunLog(folder, self.display, curves=self.config.tensorboard)) as self._log:
             self._resume()
-            self._log.event("start", step=self.step, samples_a_step=self.samples_a_step, items=len(self.task.data))
-            self.display.start(self.step, self.config.steps)
-            if self.step == 0:
+            try:
+                return self._train_to_the_end()
+            except EndedError as ended:
+                reason = ended.reason
+            raise reason
+
+    def _train_to_the_end(self) -> Outcome:
+        try:
+            state, steps = self.state, self.config.steps
+            self._log.event(
+                "start", step=state.step, samples_a_step=self.shares.samples_a_step, items=len(self.task.data)
+            )
+            self._log.start(state.step, steps)
+            if state.step == 0:
                 self._preview()
-            stopped = self._agree(bool(interrupts))[0]
-            while self.step < self.config.steps and not stopped:
+            stopped = self._agree(bool(self._interrupts))[0]
+            while state.step < steps and not stopped:
                 stopped = self._train_on()
-            self._save()
-            by = (interrupts.received or signal.SIGTERM) if self.step < self.config.steps else None
-            self._log.event("stop", step=self.step, signal=by and by.name)
-            return Outcome(self.step, by)
+            return self._finish()
+        except EndedError:
+            raise
+        except Exception as error:  # the others hear of it where they agree next
+            self._fail(error)
+            self._together.agree(True)
+            self._give_up()
+
+    def _finish(self) -> Outcome:
+        """Keep what was learned and say how the run ended."""
+        state, steps = self.state, self.config.steps
+        finished = state.step == steps
+        if finished and not state.whole:
+            raise self._ended(learned_nothing(steps))
+        self._save()
+        if finished and state.whole < steps:
+            self._log.say(f"The last {steps - state.whole} steps were skipped: what is saved is step {state.whole}.")
+        by = None if finished else self._interrupts.received or signal.SIGTERM
+        self._log.event("stop", step=state.step, signal=by and by.name)
+        self._agree()
+        return Outcome(steps if finished else state.whole, by)
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 
     def _train_on(self) -> bool:
         """Train with micro-batches of one size. Returns whether a signal ended it; False at the end and after OOM."""
-        with self._batches() as batches:
-            while self.step < self.config.steps:
+        with self.shares.batches(self.config.seed, self.config.steps, self.config.data.workers) as batches:
+            while self.state.step < self.config.steps:
                 began = time.perf_counter()
-                part = self._accumulate(islice(batches, self._batches_a_step))
-                failed, oom, broken, stop = self._agree(
-                    bool(part.failure), part.oom, part.broken, bool(self._interrupts)
-                )
-                if failed:
-                    self._give_up(part.failure)
+                share = self._backwards(batches)
+                oom, broken, stop = self._agree(share.oom, share.broken, bool(self._interrupts))
                 if oom:
-                    self._halve()
+                    self._make_room(halve=True)
                     return stop
-                readings = self._apply(broken, part.sums)
-                self.step += 1
-                if readings is not None:
+                readings = self._take(share, broken)
+                if readings is None:
+                    self._make_room(halve=False)
+                    return stop
+                if readings:
                     self._tell(readings, time.perf_counter() - began)
+                elif self.state.bad_in_a_row >= self.config.policies.bad_steps:
+                    self._stop_skipping()
                 if stop:
                     return True
-                if self.step % self.config.checkpoints.every == 0:
-                    self._save()
-                if self.config.preview.every and self.step % self.config.preview.every == 0:
+                self._save_if_due()
+                if self.config.preview.every and self.state.step % self.config.preview.every == 0:
                     self._preview()
                     if self._agree(bool(self._interrupts))[0]:
                         return True
         return False
 
-    def _accumulate(self, batches: Iterator[tuple[int, Any]]) -> _Share:
-        """Run this process's part of a step backwards."""
-        self.optimizer.zero_grad()
-        sums: dict[str, Tensor] = {}
-        broken, measure = False, self.step % self.MEASURE_EVERY == 0
-        for samples, batch in batches:
-            if isinstance(batch, ValueError):
-                return _Share(failure=batch)
-            if broken:
-                continue  # the rest of the step is passed over, not left for the next one
-            try:
-                with self.accelerator.autocast():
-                    terms = self.task.losses(send_to_device(batch, self.accelerator.device), measure=measure)
-                share = samples / self.samples_a_step
-                broken = not bool(torch.isfinite(terms.total))
-                if not broken:
-                    self.accelerator.backward(terms.total * share)
-                for name, value in {"loss": terms.total, **terms.parts}.items():
-                    value = torch.as_tensor(value, dtype=torch.float32, device=self.accelerator.device).detach()
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
-            except torch.OutOfMemoryError:
-                return _Share(oom=True)
-        return _Share(sums, broken=broken)
+    def _backwards(self, batches: Batches) -> Share:
+        """Run this process's share of a step backwards."""
+        share = Share()
+        try:
+            share = self.shares.backwards(batches)
+        except Exception as error:
+            if is_out_of_memory(error):
+                return Share(oom=True)
+            self._fail(error)
+        self._trouble = self._trouble or share.unreadable
+        return share
 
-    def _give_up(self, failure: ValueError | None) -> NoReturn:
-        """End a run whose samples cannot be read any more, with all that it has learned so far."""
-        if self.step:
-            self._save()
-        self._log.event("stop", step=self.step, reason=str(failure))
-        why, remedy = "It says which and why.", "mend the data, then go on with --resume."
-        raise failure or refusal("Another process", "could not read its samples", why, remedy)
+    def _take(self, share: Share, broken: bool) -> dict[str, float] | None:
+        """Take the step, unless the loss or its gradient is not a number: that is found before anything changes.
 
-    def _apply(self, broken: bool, sums: dict[str, Tensor]) -> dict[str, float] | None:
-        """Take the step, unless the loss or its gradient is not a number: that is found before anything changes."""
-        norm = math.nan if broken else self._clip_gradients()
+        Returns its readings, none when it was skipped, None when memory did not suffice and nothing has changed.
+        """
+        if not broken:
+            if share.gradient is not None:
+                self._together.add_up(share.gradient)  # in one message
+            self._together.add_up(share.readings)
+        begun, full, readings = self.state.step, None, dict[str, float]()
+        try:
+            readings = self._change(share, broken)
+        except Exception as error:
+            if self.state.torn or not is_out_of_memory(error):
+                self._fail(error)
+            full = crash_of(error)
+        oom, moved = self._agree(full is not None, self.state.step != begun)
+        if oom and moved:  # some have taken the step, and cannot go back
+            self._trouble = full
+            self._give_up()
+        return None if oom else readings
+
+    def _change(self, share: Share, broken: bool) -> dict[str, float]:
+        if share.gradient is not None and not broken:
+            self.state.set_gradients(share.gradient)
+        norm = math.nan if broken else self.state.clip()
         if not math.isfinite(norm):
             self._skip("loss" if broken else "gradient")
-            return None
-        self.bad_in_a_row = 0
-        rate = self.config.optimizer.rate(self.step, self.config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self._follow()
-        means = self._sum(torch.stack(list(sums.values()))).tolist()
-        return dict(zip(sums, means, strict=True)) | {"grad": norm, "rate": rate}
-
-    def _clip_gradients(self) -> float:
-        """Add up the gradients of all processes and clip them. Returns their norm before that."""
-        for parameter in self.parameters.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        if self.accelerator.num_processes > 1:
-            gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-            flat = self._sum(torch.cat([gradient.flatten() for gradient in gradients]))  # in one message
-            for gradient, total in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
-                gradient.copy_(total.view_as(gradient))
-        self.accelerator.unscale_gradients()
-        most = self.config.optimizer.clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), most))
+            return {}
+        rate = self.state.take(self.config.steps)
+        return dict(zip(share.names, share.readings.tolist(), strict=True)) | {"grad": norm, "rate": rate}
 
     def _skip(self, what: str) -> None:
-        lowered = what == "gradient" and self._lower_scale()
-        draws = draws_of_step(self.config.seed, self.step, len(self.task.data), self.samples_a_step)
+        step = self.state.step
+        lowered = self.state.skip(scaled=what == "gradient")
+        draws = draws_of_step(self.config.seed, step, len(self.task.data), self.shares.samples_a_step)
         names = [self.task.data.name(draw.item) for draw in draws]
         reason = f"{what} is not a number"
-        self._log.event("skip", step=self.step, reason=reason, items=names, scale_lowered=lowered)
-        if lowered:
-            return
-        self.skipped += 1
-        self.bad_in_a_row += 1
-        self.display.say(f"Step {self.step} skipped: the {reason}. Its samples stand in events.jsonl.")
-        self.display.note("skipped", self.skipped)
-        if self.bad_in_a_row >= self.config.policies.bad_steps:
-            why = f"{self.bad_in_a_row} steps in a row had no finite {what}; no weight was changed by them."
-            good = self.run.latest()
-            remedy = (
-                "look at the samples that events.jsonl names. Then begin a new run with a lower "
-                'optimizer.learning_rate or memory.precision = "fp32", or resume this one'
-                + (
-                    f" from its last good checkpoint, step {good}."
-                    if good is not None
-                    else "; it has no checkpoint yet."
-                )
-            )
-            raise refusal("Training", f"stopped at step {self.step}", why, remedy)
+        self._log.event("skip", step=step, reason=reason, items=names, scale_lowered=lowered)
+        if not lowered:
+            self.skipped += 1
+            self._log.say(f"Step {step} skipped: the {reason}. Its samples stand in events.jsonl.")
+            self._log.note("skipped", self.skipped)
 
-    def _lower_scale(self) -> bool:
-        """Let fp16 scale its loss by less. Returns whether that was to be expected: a scale of 1 is none."""
-        scaler = self.accelerator.scaler
-        if scaler is None:
-            return False
-        before = scaler.get_scale()
-        scaler.update()
-        return 1 < before > scaler.get_scale()
+    # ---- what goes wrong --------------------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        """Move the running averages; early ones forget faster, or the start would weigh for ever."""
-        keep = min(self.config.optimizer.average, (1 + self.step) / (10 + self.step))
-        for name, average in self.average.items():
-            average.lerp_(self.parameters[name].detach(), 1 - keep)
+    def _fail(self, error: Exception) -> None:
+        """Keep an error until all processes agree; the first one says why a run ends."""
+        if self._trouble is None:
+            self._trouble = crash_of(error)
 
-    def _halve(self) -> None:
-        self.optimizer.zero_grad()
+    def _agree(self, *flags: bool) -> list[bool]:
+        """Whether any process says so, for each flag: the same answer in all. Ends the run when one cannot go on."""
+        if self._log.trouble:
+            self._fail(self._log.trouble)
+        failed, *answers = self._together.agree(self._trouble is not None, *flags)
+        if failed:
+            self._give_up()
+        return answers
+
+    def _ended(self, reason: Exception) -> EndedError:
+        self._log.event("stop", step=self.state.step, reason=str(reason))
+        return EndedError(reason)
+
+    def _give_up(self) -> NoReturn:
+        """End a run in which something went wrong, with all that it has learned so far."""
+        kept, trouble, step = self._rescue(), self._trouble, self.state.step
+        if isinstance(trouble, ValueError):  # samples that cannot be read
+            raise self._ended(trouble)
+        trace = write_trace(self.run.path, step, trouble) if trouble else ""
+        raise self._ended(broken_off(step, trouble, kept, trace))
+
+    def _rescue(self) -> str:
+        """Save the last whole step, if that can be. Returns what is kept, as a sentence."""
+        whole, unsaved = self.state.whole, None
+        if self.accelerator.is_main_process and whole:
+            try:
+                unsaved = TORN if self.state.torn else self._write_checkpoint()
+            except Exception as error:
+                unsaved = f"The last whole step, {whole}, could not be saved: {in_brief(error)}"
+        if self._together.agree(unsaved is not None)[0]:
+            unsaved = unsaved or "The main process could not save the last whole step."
+        return what_is_kept(whole, unsaved, self._newest() if unsaved else None)
+
+    def _newest(self, before: float = math.inf) -> int | None:
+        try:
+            return self.run.latest(before)
+        except (ValueError, OSError):
+            return None
+
+    def _make_room(self, *, halve: bool) -> None:
+        """After out of memory: free what can be, then halve a batch, once in a run, or try the step again, once.
+
+        halve: whether smaller batches would need less. Ends the run, saved, when that did not help.
+        """
+        state = self.state
+        state.drop_gradients()
+        gc.collect()
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.micro == 1 or self.micro < self.config.data.batch:
-            halved = "" if self.micro == self.config.data.batch else ", and it was halved before"
-            why = f"A batch of {self.micro} does not fit{halved}."
-            raise refusal("Training", f"ran out of memory at step {self.step}", why, self._smaller())
-        self.micro = math.ceil(self.micro / 2)
-        self._log.event("out of memory", step=self.step, micro_batch=self.micro)
-        self.display.say(
-            f"Out of memory: going on with {self.micro} samples at once. A step still has {self.samples_a_step}."
-        )
+        if halve and 1 < self.shares.micro == self.config.data.batch:
+            self.shares.micro = math.ceil(self.shares.micro / 2)
+            told = f"going on with {self.shares.micro} samples at once. A step still has {self.shares.samples_a_step}."
+        elif self._tried_again != state.step:
+            self._tried_again = state.step
+            told = f"trying step {state.step} once more."
+        else:
+            halved = self.shares.micro < self.config.data.batch
+            what = f"A batch of {self.shares.micro}" if halve else "What the optimizer keeps"
+            raise self._ended(too_large(state.step, what, halved, self._rescue(), self._smaller()))
+        self._log.event("out of memory", step=state.step, micro_batch=self.shares.micro)
+        self._log.say(f"Out of memory: {told}")
 
     def _smaller(self) -> str:
-        """What to do when halving did not help."""
+        """What to do when nothing else helped."""
         device = self.accelerator.device
         if device.type != "cuda":
             return "lower data.resolution, or end what else uses the memory."
         precision = "fp16" if self.accelerator.mixed_precision == "fp16" else "bf16"
         return what_fits(read_table(), precision, torch.cuda.get_device_properties(device).total_memory / GIB)
 
-    # ---- samples ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _samples_here(self) -> int:
-        """This process's part of a step."""
-        return self.config.data.batch * self.config.data.accumulate
-
-    @property
-    def _batches_a_step(self) -> int:
-        return math.ceil(self._samples_here / self.micro)
-
-    def _batches(self) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """This process's micro-batches from now on, each with its number of samples."""
-        first = self.accelerator.process_index * self._samples_here
-        plan = micro_batches(
-            self.config.seed,
-            range(self.step, self.config.steps),
-            items=len(self.task.data),
-            size=self.samples_a_step,
-            part=slice(first, first + self._samples_here),
-            micro=self.micro,
-        )
-        return read_batches(self.task.data, plan, self.config.data.workers)
-
-    # ---- several processes ------------------------------------------------------------------------------------------
-
-    def _agree(self, *flags: bool) -> list[bool]:
-        """Whether any process says so, for each flag: the same answer in all of them."""
-        if self.accelerator.num_processes == 1:
-            return list(flags)
-        mine = torch.tensor([float(flag) for flag in flags], device=self.accelerator.device)
-        return [value > 0 for value in self._sum(mine).tolist()]
-
-    def _sum(self, mine: Tensor) -> Tensor:
-        total = self.accelerator.reduce(mine, "sum")
-        assert isinstance(total, Tensor)
-        return total
+    def _stop_skipping(self) -> NoReturn:
+        """End a run whose weights no step could be taken from. They are not saved: nothing speaks for them."""
+        state = self.state
+        good, newest = self._newest(state.whole), self._newest()
+        raise self._ended(gone_bad(state.step - 1, state.bad_in_a_row, state.whole, good, newest))
 
     # ---- what is kept -----------------------------------------------------------------------------------------------
 
+    def _save_if_due(self) -> None:
+        """Keep the last whole step now and then; while steps are skipped that waits, for its weights may be why."""
+        self._due |= self.state.step % self.config.checkpoints.every == 0
+        if self._due and self.state.step == self.state.whole:
+            self._save()
+
     def _save(self) -> None:
-        failure: OSError | None = None
+        """Keep the last whole step. Ends the run, in all processes, when it cannot be kept."""
+        self._due, failure = False, None
         if self.accelerator.is_main_process:
             try:
                 self._write_checkpoint()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 failure = error
+            except Exception as error:
+                self._fail(error)
         if self._agree(failure is not None)[0]:
-            raise failure or OSError("The main process could not write a checkpoint.")
+            raise self._ended(failure or OSError("The main process could not write a checkpoint."))
 
     def _write_checkpoint(self) -> None:
-        tensors = {"model": self.parameters, "optimizer": optimizer_tensors(self.optimizer, self.parameters)}
-        if self.average:
-            tensors["average"] = self.average
-        scaler = self.accelerator.scaler
+        step = self.state.whole
+        if not self.state.finite:
+            raise not_numbers(step, self._newest(step))
         state = {
-            "step": self.step,
-            "micro_batch": self.micro,
-            "halved": self.micro < self.config.data.batch,
-            "bad_in_a_row": self.bad_in_a_row,
-            "samples_a_step": self.samples_a_step,
+            **self.state.numbers(),
+            "micro_batch": self.shares.micro,
+            "halved": self.shares.micro < self.config.data.batch,
+            "samples_a_step": self.shares.samples_a_step,
             "data": self.task.data.digest,
-            "scaler": scaler.state_dict() if scaler is not None else None,
         }
         kept = self.config.checkpoints
-        self.run.save(self.step, tensors, state, Keep(kept.keep_last, kept.keep_every or None))
-        self._log.event("checkpoint", step=self.step)
-        self.display.note("checkpoint", self.step)
+        self.run.save(step, self.state.tensors(), state, Keep(kept.keep_last, kept.keep_every or None))
+        self._log.event("checkpoint", step=step)
+        self._log.note("checkpoint", step)
 
     def _resume(self) -> None:
         newest = self.run.latest()
@@ -329,58 +329,40 @@ class Trainer:
             return
         tensors, state = self.run.load(newest)
         self._refuse_other_data(state)
-        self._put({name: tensors["model"][name] for name in self.parameters})
-        for name, average in self.average.items():
-            average.copy_(tensors["average"][name])
-        set_optimizer_tensors(self.optimizer, self.parameters, tensors["optimizer"])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.bad_in_a_row = state["step"], state["bad_in_a_row"]
+        self.state.load(tensors, state)
         if state["halved"]:
-            self.micro = min(self.micro, state["micro_batch"])
-        self.display.say(f"Going on from step {self.step}.")
-        self.display.note("checkpoint", self.step)
+            self.shares.micro = min(self.shares.micro, state["micro_batch"])
+        self._log.say(f"Going on from step {self.state.step}.")
+        self._log.note("checkpoint", self.state.step)
 
     def _refuse_other_data(self, state: Mapping[str, Any]) -> None:
         if state["data"] != self.task.data.digest:
             why = "The manifest, a picture, the resolution or the base model is another than the run began with."
             remedy = "put the data back as it was, or begin a new run in another folder."
             raise refusal("This run", "cannot go on with this data", why, remedy)
-        if state["samples_a_step"] != self.samples_a_step:
-            why = f"A step had {state['samples_a_step']} samples (batch x accumulate x devices), now {self.samples_a_step}."
+        if state["samples_a_step"] != self.shares.samples_a_step:
+            why = f"A step had {state['samples_a_step']} samples (batch x accumulate x devices), now {self.shares.samples_a_step}."
             remedy = "choose data.accumulate so that the product is the same."
             raise refusal("This run", "cannot go on with this batch", why, remedy)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The module with its averaged weights, if it keeps them, for the time of the block."""
-        plain = {name: self.parameters[name].detach().clone() for name in self.average}
-        self._put(self.average)
-        try:
-            yield
-        finally:
-            self._put(plain)
-
-    @torch.no_grad()
-    def _put(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.parameters[name].copy_(value)
 
     # ---- what is told -----------------------------------------------------------------------------------------------
 
     def _preview(self) -> None:
-        if self.config.preview.every and self.accelerator.is_main_process:
-            try:
-                self._watch("preview", 0, 1)
-                with self.averaged(), torch.no_grad(), self.accelerator.autocast():
-                    self.task.preview(self.step, self._watch)
-                self._log.event("preview", step=self.step)
-            except StoppedError:
-                self._log.event("preview stopped", step=self.step)
-            except Exception as error:  # a picture is never worth a run
-                self._log.event("preview failed", step=self.step, reason=repr(error))
-                self.display.say(f"The preview of step {self.step} failed: {error}. Training goes on.")
-        self.accelerator.wait_for_everyone()
+        if not (self.config.preview.every and self.accelerator.is_main_process):
+            return
+        step = self.state.step
+        try:
+            self._watch("preview", 0, 1)
+            with self.state.averaged(), torch.no_grad(), self.accelerator.autocast():
+                self.task.preview(step, self._watch)
+            self._log.event("preview", step=step)
+        except StoppedError:
+            self._log.event("preview stopped", step=step)
+        except Exception as error:  # a picture is never worth a run
+            self._log.event("preview failed", step=step, reason=repr(error))
+            self._log.say(f"The preview of step {step} failed: {error}. Training goes on.")
+            if self.state.torn:
+                self._fail(error)
 
     def _watch(self, what: str, done: int, total: int) -> None:
         if self._interrupts:
@@ -389,7 +371,7 @@ class Trainer:
             self.display.work(what, done, total)
 
     def _tell(self, readings: dict[str, float], seconds: float) -> None:
-        readings |= {"samples/s": self.samples_a_step / seconds, "s/step": seconds}
+        readings |= {"samples/s": self.shares.samples_a_step / seconds, "s/step": seconds}
         if self.accelerator.device.type == "cuda":
             readings["memory GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        self._log.step(self.step, readings)
+        self._log.step(self.state.step, readings)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -27,6 +26,7 @@ from .folder import CONFIG, RunFolder
 from .interrupts import Interrupts, catch_signals
 from .loop import Trainer
 from .task import Outcome, Task
+from .together import PATIENCE
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -92,7 +92,7 @@ def _accelerator(config: RunConfig, device: str) -> tuple[Accelerator, Hardware]
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=chosen.type == "cpu",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop's own; no variable changes it
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],  # the others wait for caches and previews
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     alone = accelerator.num_processes == 1 and chosen.index is not None
     return accelerator, Hardware(chosen if alone else accelerator.device, precision)

@@ -11,45 +11,25 @@ import io
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from comfyui_anydressing.training.run import events as events_module
 from comfyui_anydressing.training.run import start as runs
-from comfyui_anydressing.training.run.events import read_events
 from comfyui_anydressing.training.run.folder import RunFolder
 from comfyui_anydressing.training.run.noise import draws_of_step
 from rich.console import Console
 from support import loop_toy as toy
 from support.loop_toy import Trouble, toy_config, train_toy
+from support.runs import children_of, is_gone, said, same, state, steps_told, told, trained
 from support.waiting import wait_until
 
 SCRIPT = Path(toy.__file__)
-
-NO_TROUBLE = Trouble()
 WHOLE = ("data.batch=8", "data.accumulate=1")
-
-
-def trained(folder, step=None):
-    """All tensors of a checkpoint, by `group/name`."""
-    run = RunFolder.open(folder)
-    groups = run.load(run.latest() if step is None else step)[0]
-    return {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
-
-
-def state(folder):
-    run = RunFolder.open(folder)
-    return run.load(run.latest())[1]
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def assert_close(left, right):
@@ -58,77 +38,7 @@ def assert_close(left, right):
         torch.testing.assert_close(left[name], right[name], atol=1e-6, rtol=0, msg=lambda text, name=name: name + text)
 
 
-def told(folder, event):
-    return [each for each in read_events(folder) if each["event"] == event]
-
-
-def said(config, *arguments, **options):
-    """What a person reads who looks at the run."""
-    text = io.StringIO()
-    train_toy(config, *arguments, console=Console(file=text, width=200, force_terminal=False), **options)
-    return text.getvalue()
-
-
-# ---- processes ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def toys(fork_server):
-    return fork_server(SCRIPT)
-
-
-@pytest.fixture
-def start(toys):
-    """`start(config, trouble)` trains in a process with a session of its own.
-
-    It ends as the command line does: 0, 128 + signal, or 1 when something is raised.
-    """
-
-    def start(config, trouble=NO_TROUBLE, *, resume=False, **environment):
-        return toys.start(environment, config=config.to_toml(), trouble=asdict(trouble), resume=resume)
-
-    return start
-
-
-@pytest.fixture
-def start_two(start):
-    """`start_two(config, trouble)` trains in two processes that belong together."""
-
-    def start_two(config, trouble=NO_TROUBLE, *, resume=False):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        world = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        return [start(config, trouble, resume=resume, RANK=rank, LOCAL_RANK=rank, **world) for rank in (0, 1)]
-
-    return start_two
-
-
-def steps_told(folder):
-    return len(told(folder, "step")) if (folder / "events.jsonl").exists() else 0
-
-
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_gone(pid):
-    """No process has this number, or only a dead one that nobody has asked for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 # ---- a run that is cut in two ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def unbroken(tmp_path):
-    """The tensors after 20 steps without any disturbance."""
-    outcome, _ = train_toy(toy_config(tmp_path / "unbroken"))
-    assert (outcome.step, outcome.interrupted) == (20, None)
-    return trained(tmp_path / "unbroken")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -198,12 +108,12 @@ def test_halving_is_told_and_kept_through_a_resume(tmp_path):
     assert state(tmp_path / "run")["micro_batch"] == 4
     _, task = train_toy(toy_config(tmp_path / "run", *WHOLE, plain, "steps=10"), trouble, resume=True)
     assert set(task.seen) == {4}
-    with pytest.raises(ValueError, match=r"step 10\.\nA batch of 4 .* halved before\.\nWhat to do: lower data\.res"):
+    with pytest.raises(ValueError, match=r"step 10\.\nA batch of 4 .* halved before\. .*\nWhat to do: lower data\.res"):
         train_toy(toy_config(tmp_path / "run", *WHOLE, plain, "steps=15"), Trouble(largest=3), resume=True)
 
 
 def test_one_sample_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"A batch of 1 does not fit\.\nWhat to do: lower data\.res"):
+    with pytest.raises(ValueError, match=r"A batch of 1 does not fit\. No step .*\nWhat to do: lower data\.res"):
         train_toy(toy_config(tmp_path / "run", "data.batch=1"), Trouble(largest=0))
 
 
@@ -212,11 +122,13 @@ def test_one_sample_that_does_not_fit_is_refused(tmp_path):
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_bad_step_changes_nothing_and_is_told(tmp_path, what):
-    config = toy_config(tmp_path / "run", "checkpoints.every=1", "checkpoints.keep_last=20")
-    text = said(config, Trouble(**{f"bad_{what}": (3, 4, 7)}))
-    for step in (3, 4, 7):
-        assert same(trained(config.folder, step), trained(config.folder, step + 1))
-    assert not same(trained(config.folder, 5), trained(config.folder, 6))
+    config = toy_config(tmp_path / "run", "checkpoints.every=1", "checkpoints.keep_last=20", "preview.every=1")
+    text = io.StringIO()
+    console = Console(file=text, width=200, force_terminal=False)
+    _, task = train_toy(config, Trouble(**{f"bad_{what}": (3, 4, 7)}), console=console)
+    text, shown = text.getvalue(), dict(task.previews)
+    assert shown[3] == shown[4] == shown[5] != shown[6]
+    assert shown[7] == shown[8] != shown[9]
     skips = told(config.folder, "skip")
     assert [skip["step"] for skip in skips] == [3, 4, 7]
     assert skips[0]["reason"] == f"{what} is not a number"
@@ -241,14 +153,15 @@ def test_good_step_resets_the_count(tmp_path):
 def test_count_of_bad_steps_outlives_a_resume(tmp_path):
     plain = ("optimizer.schedule='constant'", "policies.bad_steps=3")
     train_toy(toy_config(tmp_path / "run", *plain, "steps=5"), Trouble(bad_loss=(3, 4)))
+    assert RunFolder.open(tmp_path / "run").steps() == [3]
     with pytest.raises(ValueError, match="stopped at step 5"):
-        train_toy(toy_config(tmp_path / "run", *plain, "steps=9"), Trouble(bad_loss=(5,)), resume=True)
+        train_toy(toy_config(tmp_path / "run", *plain, "steps=9"), Trouble(bad_loss=(3, 4, 5)), resume=True)
 
 
 # ---- signals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGHUP, 2), (signal.SIGTERM, 0)])
 def test_signal_to_all_processes_finishes_the_step_and_saves(tmp_path, start, unbroken, number, workers):
     config = toy_config(tmp_path / "run", f"data.workers={workers}", "checkpoints.every=1000")
     child = start(config, Trouble(seconds=0.05))
@@ -366,8 +279,9 @@ def test_samples_that_one_process_cannot_read_end_both(tmp_path, start_two):
     pair = toy_config(tmp_path / "pair")
     children = start_two(pair, Trouble(bad_sample=3, process=1))
     assert [child.wait() for child in children] == [1, 1]
-    assert children[0].output.startswith(
-        "Another process could not read its samples.\nIt says which and why.\nWhat to do: "
+    assert children[0].output == (
+        "Another process failed in step 3.\nIt says what went wrong. All steps before it are saved, to step 3.\n"
+        "What to do: go on with --resume.\n"
     )
     assert children[1].output == "a picture is gone\n"
     assert RunFolder.open(pair.folder).latest() == 3
@@ -512,8 +426,8 @@ def test_scale_of_fp16_falls_before_a_bad_gradient_counts(tmp_path, monkeypatch)
         return accelerator
 
     monkeypatch.setattr(runs, "Accelerator", scaling)
-    config = toy_config(tmp_path / "run", "checkpoints.every=1", "checkpoints.keep_last=20", "policies.bad_steps=3")
-    train_toy(config, Trouble(bad_gradient=(2, 3, 4, 5, 8), bad_loss=(7,)))
+    config = toy_config(tmp_path / "run", "preview.every=1", "policies.bad_steps=3")
+    _, task = train_toy(config, Trouble(bad_gradient=(2, 3, 4, 5, 8), bad_loss=(7,)))
     skips = told(config.folder, "skip")
     assert [(skip["step"], skip["scale_lowered"]) for skip in skips] == [
         (2, True),  # 4 -> 2
@@ -523,8 +437,8 @@ def test_scale_of_fp16_falls_before_a_bad_gradient_counts(tmp_path, monkeypatch)
         (7, False),
         (8, False),
     ]
-    for step in (2, 3, 4, 5, 7, 8):
-        assert same(trained(config.folder, step), trained(config.folder, step + 1))
+    shown = dict(task.previews)
+    assert shown[2] == shown[3] == shown[4] == shown[5] == shown[6] != shown[7] == shown[8] == shown[9]
     assert state(config.folder)["scaler"]["scale"] == 0.125
 
 
