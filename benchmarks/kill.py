@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What kill -9 costs a training run: nothing but the steps since its last checkpoint.
+"""What kill -9 costs a training run: nothing but the steps since its last checkpoint. Other mishaps cost not even these.
 
 `python -m benchmarks.kill` trains a small network, ends it by SIGKILL at random moments, many of them in the middle of
 a save, and lets the next process resume. After every kill each published checkpoint must verify, and none may be
 missing; a run that comes to its end must equal the uninterrupted one to the bit. When it ends before all kills are done,
-another one begins.
+another one begins. Then `mishaps.py` does the like by the real loop, with all else that may go wrong.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import torch
 from comfyui_anydressing.training.run.folder import Keep, RunFolder
 from comfyui_anydressing.training.run.noise import noise_seed
 from torch import Tensor, nn
+
+from . import mishaps
 
 STEPS = 400
 SAVE_EVERY = 5
@@ -178,6 +180,7 @@ def main() -> int:
     """Run the campaign and print what was lost; the exit status is 1 when anything was."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kill", description=__doc__)
     parser.add_argument("--kills", type=int, default=60, help="how many, of which 5 in 12 in the middle of a save")
+    parser.add_argument("--mishaps", type=int, default=8, help="how many of every other kind")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # a forked child must not touch its parent's thread pool
@@ -185,10 +188,12 @@ def main() -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="anydressing-kill-") as folder:
         tally = campaign(Path(folder), arguments.kills, -(-arguments.kills * 5 // 12), arguments.seed)
+        others = mishaps.campaign(Path(folder), arguments.mishaps, arguments.seed)
     print(f"Kills: {tally.kills}, {tally.mid_save} of them in the middle of a save; {time.monotonic() - begin:.1f} s.")
     print(f"Runs brought to their end: {tally.runs}, different from the uninterrupted one: {tally.different_runs}.")
     print(f"Checkpoints lost: {tally.lost_checkpoints}, damaged: {tally.damaged_checkpoints}.")
-    return 0 if tally.good else 1
+    print(mishaps.table(others))
+    return 0 if tally.good and others.good else 1
 
 
 if __name__ == "__main__":

@@ -125,7 +125,11 @@ class SampledPreview(Preview):
 class Checkpoints(Section):
     """What is kept of a run."""
 
-    every: Positive = setting(1000, "Steps between two checkpoints.", unit="steps")
+    every: Positive = setting(
+        1000,
+        "Steps between two checkpoints; one that falls on a skipped step waits for the next good one.",
+        unit="steps",
+    )
     keep_last: int = setting(3, "How many of the newest checkpoints are kept.", unit="checkpoints", ge=2, le=MOST_STEPS)
     keep_every: Natural = setting(
         10_000, "Checkpoints of every so many steps are kept for good; 0 keeps only the newest.", unit="steps"

@@ -16,7 +16,7 @@ import math
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, NoReturn
 
 import torch
@@ -101,7 +101,8 @@ class Trainer:
             raise
         except Exception as error:  # the others hear of it where they agree next
             self._fail(error)
-            self._together.agree(True)
+            with suppress(RuntimeError):  # or they are gone
+                self._together.agree(True)
             self._give_up()
 
     def _finish(self) -> Outcome:
@@ -233,14 +234,17 @@ class Trainer:
 
     def _rescue(self) -> str:
         """Save the last whole step, if that can be. Returns what is kept, as a sentence."""
-        whole, unsaved = self.state.whole, None
-        if self.accelerator.is_main_process and whole:
+        whole, main, unsaved = self.state.whole, self.accelerator.is_main_process, None
+        if main and whole:
             try:
                 unsaved = TORN if self.state.torn else self._write_checkpoint()
             except Exception as error:
                 unsaved = f"The last whole step, {whole}, could not be saved: {in_brief(error)}"
-        if self._together.agree(unsaved is not None)[0]:
-            unsaved = unsaved or "The main process could not save the last whole step."
+        failed = unsaved is not None
+        with suppress(RuntimeError):
+            failed = self._together.agree(failed)[0]
+        if failed or not (main or self._together.several):
+            unsaved = unsaved or "The main process did not save the last whole step."
         return what_is_kept(whole, unsaved, self._newest() if unsaved else None)
 
     def _newest(self, before: float = math.inf) -> int | None:

@@ -26,13 +26,18 @@ class Together:
     def agree(self, *flags: bool) -> list[bool]:
         """Whether any process says so, for each flag: the same answer in all of them.
 
-        Every call is of one size: a process in trouble joins whichever agreement the others have come to.
+        Every call is of one size: a process in trouble joins whichever agreement the others have come to. Raises
+        RuntimeError when one of them is gone; from then on this one is alone.
         """
         if not self.several:
             return list(flags)
         mine = torch.zeros(self.FLAGS, dtype=torch.int32)
         mine[: len(flags)] = torch.tensor(flags, dtype=torch.int32)
-        torch.distributed.all_reduce(mine, group=self._group)
+        try:
+            torch.distributed.all_reduce(mine, group=self._group)
+        except RuntimeError:
+            self.several = False
+            raise
         return [value > 0 for value in mine.tolist()[: len(flags)]]
 
     def add_up(self, tensor: Tensor) -> None:

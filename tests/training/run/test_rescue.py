@@ -175,6 +175,19 @@ def test_error_of_the_main_display_ends_both_saved(tmp_path, start_two):
     assert newest(pair) == 4
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_process_that_is_killed_takes_no_step_of_the_other_with_it(tmp_path, start_two, process):
+    pair = toy_config(tmp_path / "pair", "checkpoints.every=1000")
+    children = start_two(pair, Trouble(seconds=0.05))
+    wait_until(lambda: steps_told(pair.folder) >= 3)
+    children[process].kill()
+    assert children[1 - process].wait(60) == 1
+    what, why, _ = children[1 - process].output.splitlines()
+    assert what.startswith("Training broke off in step ")
+    assert ("All steps before it are saved" in why) == (process == 1)
+    assert newest(pair) == (steps_told(pair.folder) if process else None)  # the main process saves
+
+
 # ---- out of memory --------------------------------------------------------------------------------------------------
 
 ALONE = ("data.batch=1", "data.accumulate=4", RARELY)
