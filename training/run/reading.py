@@ -35,12 +35,22 @@ def read_batches(data: TaskData, plan: Iterable[list[Draw]], workers: int) -> It
         )
         with _quiet_death():  # again, since PyTorch has set its handler in between
             try:
-                yield batches
+                yield _living(batches)
             finally:
                 if workers:
                     # Not left to the garbage collector: an exception may hold the iterator until Python ends, which
                     # would then wait for workers that ignore its SIGTERM.
                     batches._shutdown_workers()
+
+
+def _living(batches: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """The batches; a worker that was killed while it handed one over is named as PyTorch names one killed before."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        if "in DataLoader worker process" in str(error):  # a sample's own error
+            raise
+        raise RuntimeError("DataLoader worker exited unexpectedly while it handed over a batch") from error
 
 
 @contextmanager
