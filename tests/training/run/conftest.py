@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
+from comfyui_anydressing.training.run import start as runs
 from support import loop_toy as toy
 from support.loop_toy import Trouble, toy_config, train_toy
 from support.runs import trained
@@ -56,3 +58,18 @@ def unbroken(tmp_path):
     outcome, _ = train_toy(toy_config(tmp_path / "unbroken"))
     assert (outcome.step, outcome.interrupted) == (20, None)
     return trained(tmp_path / "unbroken")
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Runs scale their loss as with fp16: by PyTorch's scaler on the CPU, in an accelerator that would have one on a GPU."""
+    real = runs.Accelerator
+
+    def scaling(**options):
+        accelerator = real(**options)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+        monkeypatch.setattr(accelerator, "autocast", torch.enable_grad)
+        return accelerator
+
+    monkeypatch.setattr(runs, "Accelerator", scaling)

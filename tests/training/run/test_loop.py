@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_anydressing.training.run import events as events_module
-from comfyui_anydressing.training.run import start as runs
 from comfyui_anydressing.training.run.folder import RunFolder
 from comfyui_anydressing.training.run.noise import draws_of_step
 from rich.console import Console
@@ -414,18 +413,7 @@ def test_fp16_without_a_gpu_is_refused(tmp_path):
         train_toy(toy_config(tmp_path / "run", "memory.precision='fp16'"))
 
 
-def test_scale_of_fp16_falls_before_a_bad_gradient_counts(tmp_path, monkeypatch):
-    """With PyTorch's own scaler on the CPU, in an accelerator that would make one only on a GPU."""
-    real = runs.Accelerator
-
-    def scaling(**options):
-        accelerator = real(**options)
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-        accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
-        monkeypatch.setattr(accelerator, "autocast", torch.enable_grad)
-        return accelerator
-
-    monkeypatch.setattr(runs, "Accelerator", scaling)
+def test_scale_of_fp16_falls_before_a_bad_gradient_counts(tmp_path, scaled):
     config = toy_config(tmp_path / "run", "preview.every=1", "policies.bad_steps=3")
     _, task = train_toy(config, Trouble(bad_gradient=(2, 3, 4, 5, 8), bad_loss=(7,)))
     skips = told(config.folder, "skip")

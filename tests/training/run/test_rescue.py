@@ -327,6 +327,28 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     assert RunFolder.open(config.folder).steps() == []
 
 
+# ---- the scale of fp16 ----------------------------------------------------------------------------------------------
+
+
+def test_scale_that_was_lowered_since_is_not_saved_with_the_last_whole_step(tmp_path, scaled):
+    bad = {"bad_gradient": (2, 3, 9)}
+    train_toy(toy_config(tmp_path / "whole", RARELY), Trouble(**bad))
+    config = toy_config(tmp_path / "run", RARELY)
+    ended(config, Trouble(error_step=4, **bad))
+    assert (newest(config), state(config.folder)["scaler"]["scale"]) == (2, 4.0)
+    train_toy(config, Trouble(**bad), resume=True)
+    assert same(trained(config.folder), trained(tmp_path / "whole"))
+    assert state(config.folder) == state(tmp_path / "whole")
+
+
+def test_step_that_is_tried_again_does_not_change_the_scale(tmp_path, scaled):
+    train_toy(toy_config(tmp_path / "whole", RARELY))
+    config = toy_config(tmp_path / "run", RARELY)
+    train_toy(config, Trouble(error="OutOfMemoryError", error_step=7, at="optimizer", times=1))
+    assert same(trained(config.folder), trained(tmp_path / "whole"))
+    assert state(config.folder) == state(tmp_path / "whole")
+
+
 # ---- what a run tells -----------------------------------------------------------------------------------------------
 
 
