@@ -204,6 +204,7 @@ class _DressedCall:
 
     def _dressed_site(self, key: str, previous: Replacement | None) -> Replacement:
         def attend(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+            terms = self._garment_terms(key, q, extra)  # first: SEG's replacement writes into q
             if previous is None:
                 precision = extra.get("attn_precision")
                 out = host_attention.optimized_attention(
@@ -211,30 +212,30 @@ class _DressedCall:
                 )
             else:
                 out = previous(q, k, v, extra)
-            return self._add_garments(key, q, out, extra)
+            return _with_terms(out, terms)
 
         return attend
 
-    def _add_garments(self, key: str, q: Tensor, out: Tensor, extra: dict[str, Any]) -> Tensor:
+    def _garment_terms(self, key: str, q: Tensor, extra: dict[str, Any]) -> list[tuple[slice, Tensor]]:
+        """What the garments add at a site, for each run of conditional rows of q (B, L, C)."""
         if q.shape[0] % self.size[0]:
-            return out  # a pack asks once more about some of the rows; which ones they are cannot be known
+            return []  # a pack asks once more about some of the rows; which ones they are cannot be known
         garments = self.dressing.bank.at(key, q).select(self.active)
         regions = self._regions_at_site(key, q)
         batch = q.shape[0] // len(self.rows)
-        parts: list[Tensor] = []
+        terms: list[tuple[slice, Tensor]] = []
         for first, last, positive in _runs(self.rows):
+            if not positive:
+                continue
             span = slice(first * batch, last * batch)
-            part = out[span]
-            if positive:
-                masks = None if regions is None else regions[span]
-                attend = _attend(extra, garments.columns.widened)
-                term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
-                if RECORDER in extra:
-                    maps = attention_maps(q[span], garments, regions=masks, attend=attend)
-                    extra[RECORDER](self.dressing, key, self.active, self._as_picture(key, maps))
-                part = part + self.strength * term
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            masks = None if regions is None else regions[span]
+            attend = _attend(extra, garments.columns.widened)
+            term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
+            if RECORDER in extra:
+                maps = attention_maps(q[span], garments, regions=masks, attend=attend)
+                extra[RECORDER](self.dressing, key, self.active, self._as_picture(key, maps))
+            terms.append((span, self.strength * term))
+        return terms
 
     def _regions_at_site(self, key: str, q: Tensor) -> Tensor | None:
         """The masks on this site's grid, one row for each row of q: (B, L, N)."""
@@ -259,6 +260,17 @@ class _DressedCall:
             why = f"A layer of {height} x {width} tokens was asked about {tokens}."
             raise refusal(name, f"this MODEL rearranges its attention (HyperTile, ToMe), {so}", why, remedy)
         return height, width
+
+
+def _with_terms(out: Tensor, terms: Sequence[tuple[slice, Tensor]]) -> Tensor:
+    """Attention's output (B, L, C) with the garments' terms on their rows; the other rows keep their bits."""
+    parts: list[Tensor] = []
+    done = 0
+    for span, term in terms:
+        parts += [out[done : span.start], out[span] + term]
+        done = span.stop
+    parts = [part for part in (*parts, out[done:]) if len(part)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _attend(extra: dict[str, Any], widened: bool) -> Attend:
@@ -289,7 +301,8 @@ def _only_plain_heads(extra: dict[str, Any]) -> bool:
 
 @cache
 def warn_once(text: str) -> None:
-    logger.warning("AnyDressing: %s", text)
+    """Warn, also while a pack keeps the log silent: Ultimate SD Upscale does so for the whole of its sampling."""
+    logger.handle(logger.makeRecord(logger.name, logging.WARNING, __file__, 0, "AnyDressing: %s", (text,), None))
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import math
 import weakref
 
@@ -139,6 +140,22 @@ def test_regions_and_maps_need_nothing_of_such_a_block(studio, monkeypatch):
     assert maps[1, :36].mean() > 3 * maps[1, 60:].mean()  # the upper garment, after the lower
 
 
+def test_a_replacement_that_writes_into_the_query_changes_no_garment(studio):
+    """Smoothed energy guidance blurs the queries that it is handed, in place."""
+
+    def with_replacement(careful):
+        def smoothed(q, k, v, extra):
+            q = q.clone() if careful else q
+            q[:] = q.mean(dim=1, keepdim=True)
+            return plain_attention(q, k, v, extra)
+
+        model = studio.model.clone()
+        model.set_model_attn1_replace(smoothed, "middle", 0)
+        return studio.dress(model)
+
+    assert torch.equal(studio.sample(with_replacement(False)), studio.sample(with_replacement(True)))
+
+
 # --- whoever keeps what it was shown, as layerdiffuse does -----------------------------------------------------------
 
 
@@ -185,6 +202,16 @@ def test_a_region_of_another_shape_than_what_is_sampled_is_doubted_aloud(studio,
     studio.sample(studio.dress(garments=[studio.settings(studio.garments[0], region=mask)]))
     said = [line for line in caplog.messages if "is stretched over 64 x 96" in line]
     assert len(said) == doubted
+
+
+def test_the_doubt_is_heard_while_a_pack_keeps_the_log_silent(studio, caplog):
+    importlib.import_module("comfyui_anydressing.nodes.attention_patch").warn_once.cache_clear()
+    caplog.set_level(logging.CRITICAL + 1)  # as Ultimate SD Upscale does for the whole of its sampling
+    mask = torch.zeros(1, 64, 64)
+    mask[:, :32] = 1
+    caplog.handler.setLevel(0)
+    studio.sample(studio.dress(garments=[studio.settings(studio.garments[0], region=mask)]))
+    assert [line for line in caplog.messages if "is stretched over 64 x 96" in line]
 
 
 # --- attention that nobody knows yet ---------------------------------------------------------------------------------
