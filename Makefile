@@ -33,7 +33,7 @@ tools:
 quick: tools
 	@.venv/bin/pytest -q -k "not pyright" $(QUICK) $(ARGS)
 
-# Two processes of one thread each: nearly every test uses one core. A file stays in one process, because its tests share
-# what they set up. Not `python -m pytest`: that puts this folder on sys.path, where ComfyUI's `import nodes` would find ours.
+# Two processes of one thread each: nearly every test uses one core. A file stays in one of them, because its tests share
+# what they set up. Not `python -m pytest`: that puts this folder on sys.path, where ComfyUI would find our `nodes`.
 test: setup
 	@OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(ARGS)

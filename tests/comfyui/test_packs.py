@@ -49,7 +49,6 @@ def test_windows_over_a_film_compose_in_either_order(studio):
     before, after = windowed(studio.dress()), studio.dress(windowed(studio.model))
     pictures = studio.sample(before, latent=film)
     assert torch.equal(pictures, studio.sample(after, latent=film))
-    assert not torch.equal(pictures, studio.sample(windowed(studio.model), latent=film))
     plain = studio.first_step(windowed(studio.model), latent=film)
     for dressed in (before, after):
         for (name, bare), (_, worn) in zip(plain, studio.first_step(dressed, latent=film), strict=True):

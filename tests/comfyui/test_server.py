@@ -196,7 +196,9 @@ def test_these_are_all_shipped_workflows(root):
     assert sorted(path.stem for path in (root / "workflows" / "api").glob("*.json")) == list(SHIPPED)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    ("server", "name"), [*((PINNED, name) for name in SHIPPED), (OLDEST, SHIPPED[0])], indirect=["server"], ids=str
+)
 def test_strength_zero_is_the_plain_picture_in_every_shipped_workflow(server, root, name):
     dressed = small(root, name)
     off = copy.deepcopy(dressed)
@@ -227,6 +229,7 @@ def test_all_garments_muted_is_said_in_our_own_words(server, graph):
 CONSTANTS = ["text", 5, [1, 2, 3]]
 
 
+@pytest.mark.parametrize("server", [PINNED], indirect=True, ids=["0.30.0"])
 @pytest.mark.parametrize("value", CONSTANTS, ids=repr)
 def test_a_constant_in_place_of_a_wire_is_refused_in_plain_words(server, graph, value):
     """Over the API anything may come where a wire belongs; ComfyUI checks only some of it."""
