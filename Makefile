@@ -31,9 +31,10 @@ tools:
 	@$(PYTHON) -m dev.setup --tools
 
 quick: tools
-	@.venv/bin/pytest -q -k "not pyright" $(QUICK) $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/pytest -q -n 2 --dist loadfile -k "not pyright" $(QUICK) $(ARGS)
 
 # Two processes of one thread each: nearly every test uses one core. A file stays in one of them, because its tests share
-# what they set up. Not `python -m pytest`: that puts this folder on sys.path, where ComfyUI would find our `nodes`.
+# what they set up, and files come in their order: sorted by the number of tests, the longest would be last. Not
+# `python -m pytest`: that puts this folder on sys.path, where ComfyUI would find our `nodes`.
 test: setup
-	@OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
