@@ -131,7 +131,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     tensors = safetensors.torch.load(data)
     refuse_not_finite(tensors, name, _EARLIER)
     checkpoint = Checkpoint(info, tensors)
-    if header.metadata.get(IDENTITY, _stated_identity(checkpoint)) != _stated_identity(checkpoint):
+    stated = header.metadata.get(IDENTITY)
+    if stated is not None and stated != _stated_identity(checkpoint):
         why = "Its content is not what it was written with: bits were lost on the way, or somebody changed it."
         raise refusal(name, "is damaged", why, "download or copy it again.")
     return checkpoint
@@ -154,6 +155,8 @@ def _read_description(file: BinaryIO) -> tuple[Header, CheckpointInfo]:
 
 def _stated_identity(checkpoint: Checkpoint) -> str:
     """The identity that a file states: without entries of other programs, which may come and go."""
+    if not checkpoint.info.extra:
+        return checkpoint.identity  # computed once, and asked for again by whoever encodes with it
     return replace(checkpoint, info=replace(checkpoint.info, extra={})).identity
 
 

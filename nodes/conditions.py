@@ -70,7 +70,7 @@ def _with_ours_innermost(model_options: dict[str, Any]) -> dict[str, Any]:
     AnimateDiff-Evolved's context windows are such a wrapper; which of the two is outside is else a matter of who came
     first to the MODEL.
     """
-    options = model_options["transformer_options"]  # `_publish` has made this dictionary
+    options = model_options["transformer_options"]  # `publish` has made this dictionary
     kind = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
     others = {key: wrappers for key, wrappers in options.get("wrappers", {}).get(kind, {}).items() if key != KEY}
     ours = options.get("wrappers", {}).get(kind, {}).get(KEY)
@@ -101,6 +101,7 @@ def publish_condition_call(
 
 
 def positive_rows(options: dict[str, Any]) -> list[bool]:
+    """For each condition of a U-Net call whether it is positive."""
     call: ConditionCall | None = options.get(CALL)
     positive = {0} if call is None else call.positive  # without a guider of ComfyUI's kind, the first one is positive
     return [index in positive for index in options.get("cond_or_uncond", [0])]
@@ -136,6 +137,7 @@ def _clipped_area(area: Sequence[int], whole: Area) -> Area:
 
 
 def publish(model_options: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """A copy of the options in which transformer_options say `name`."""
     options = model_options.copy()
     options["transformer_options"] = {**options.get("transformer_options", {}), name: value}
     return options
