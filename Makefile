@@ -3,6 +3,9 @@
 PYTHON ?= python3
 ARGS ?=
 
+# The tests start some hundred processes that import PyTorch. Where this is set, each of them compiles all of it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What `make quick` runs: no ComfyUI, no network, no diffusers, no process that trains.
 QUICK = tests/core tests/training/losses tests/training/test_hardware.py tests/training/test_sheets.py \
 	tests/training/data/test_manifest.py tests/training/data/test_edges.py tests/training/evaluation/test_metrics.py \

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import io
 import json
 
@@ -22,15 +24,27 @@ CHECKPOINT, LOADER, UPPER_PICTURE, LOWER_PICTURE, UPPER, LOWER, APPLY = "1", "2"
 SAMPLER, SAVE = "11", "13"
 
 
-@pytest.fixture(scope="module", params=[PINNED, OLDEST], ids=["0.30.0", "0.16.3"])
-def server(request, tmp_path_factory, random_models, comfyui_path, root):
-    comfyui = comfyui_path if request.param == PINNED else find_or_fetch(OLDEST)
-    base = tmp_path_factory.mktemp("base")
-    flags = ["--use-pytorch-cross-attention", "--preview-method", "none"]
-    with ComfyServer(comfyui, base, models=random_models, flags=flags) as running:
-        for name in ("upper_breton", "lower_denim", "hat_straw", "upper_logo_tee"):
-            running.upload_image(root / "workflows" / "garments" / f"{name}.png")
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, random_models, comfyui_path, root):
+    """`running(release)` is that release's server, started once: pytest would start one anew for each list of releases."""
+    with contextlib.ExitStack() as servers:
+
+        @functools.cache
+        def running(release):
+            comfyui = comfyui_path if release == PINNED else find_or_fetch(release)
+            flags = ["--use-pytorch-cross-attention", "--preview-method", "none"]
+            base = tmp_path_factory.mktemp("base")
+            server = servers.enter_context(ComfyServer(comfyui, base, models=random_models, flags=flags))
+            for name in ("upper_breton", "lower_denim", "hat_straw", "upper_logo_tee"):
+                server.upload_image(root / "workflows" / "garments" / f"{name}.png")
+            return server
+
         yield running
+
+
+@pytest.fixture(scope="module", params=[PINNED, OLDEST], ids=["0.30.0", "0.16.3"])
+def server(request, running):
+    return running(request.param)
 
 
 @pytest.fixture(scope="module")

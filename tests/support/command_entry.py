@@ -45,6 +45,7 @@ if __name__ == "__main__":
 
         for module in NEEDED:
             importlib.import_module(f"{PACK}.training.{module}")
+        importlib.import_module("torch._dynamo")  # the first optimizer of a process would, for seconds
         serve(run_command)
     else:
         sys.exit(main())

@@ -236,6 +236,7 @@ def answer(request):
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--serve"]:
+        import torch._dynamo  # the first optimizer of a process would, for seconds
         from fork_server import serve
 
         serve(answer)
