@@ -26,7 +26,8 @@ from comfyui_anydressing.training.dressing.step import DressingStep
 from comfyui_anydressing.training.hardware import CPU, Hardware
 from comfyui_anydressing.training.losses.dists import Dists, Vgg16Stages
 from comfyui_anydressing.training.model.adapter import Adapter
-from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
+from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.run.config import parse_config, preset_names
 from comfyui_anydressing.training.run.needs import GIB, StepMemory
 from comfyui_anydressing.training.run.noise import Draw

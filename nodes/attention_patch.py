@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..anydressing_core.canvas import region_on_grid
-from ..anydressing_core.dressing_attention import Attend, attention_maps, garment_attention
+from ..anydressing_core.dressing_attention import attention_maps, garment_attention
+from ..anydressing_core.garment_kv import Attend
 from ..anydressing_core.latents import CELL
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape

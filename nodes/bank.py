@@ -13,7 +13,7 @@ import comfy.model_patcher
 import torch
 from torch import Tensor
 
-from ..anydressing_core.dressing_attention import Columns, GarmentKV, garment_kv, project_garment
+from ..anydressing_core.garment_kv import Columns, GarmentKV, garment_kv, project_garment
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .garment import Garment
 from .unet import compute_dtype
@@ -81,7 +81,7 @@ def make_bank(model: Any, shape: UNetShape, garments: Sequence[Garment]) -> Any:
             shape.heads,
             weights=[garment.weight for garment in garments],
             null=_null_token(garments[0], site, device, dtype),
-            regions=regions,
+            biased=regions,
         )
         sites[site.key] = _move(laid_out, home)
     return _in_comfyuis_care(Bank(sites), device, home)

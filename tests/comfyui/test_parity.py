@@ -10,7 +10,7 @@ import importlib
 
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.dressing_attention import garment_kv, project_garment
+from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, project_garment
 from comfyui_anydressing.anydressing_core.lora import stack_loras
 from comfyui_anydressing.training.model.processors import (
     DressingRole,

@@ -20,7 +20,8 @@ from comfyui_anydressing.training.base.model import load_base
 from comfyui_anydressing.training.data.pictures import Source, flat_lay, person_picture
 from comfyui_anydressing.training.dressing.export import START
 from comfyui_anydressing.training.model.adapter import Adapter
-from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
+from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.paper_doll.world import write_dataset
 from safetensors.torch import load_file
 

@@ -10,10 +10,8 @@ from comfyui_anydressing.anydressing_core.dressing_attention import (
     attention_maps,
     dressing_attention,
     garment_attention,
-    garment_kv,
-    project_garment,
-    scaled_dot_product,
 )
+from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, project_garment, scaled_dot_product
 
 HEADS, DIM, PIXELS = 2, 5, 7
 C = HEADS * DIM
@@ -83,7 +81,7 @@ def test_term_and_maps_equal_the_textbook(garments, regions, null, dtype):
     token = null_token(dtype) if null else None
     masks = region_masks(garments) if regions else None
     weights = [0.5 + 0.25 * k for k in range(garments)]
-    laid_out = garment_kv(keys, values, HEADS, weights=weights, null=token, regions=regions, maps=True)
+    laid_out = garment_kv(keys, values, HEADS, weights=weights, null=token, biased=regions, maps=True)
     term, maps = garment_attention(q, laid_out, regions=masks)
 
     wide = lambda x: x.float()  # noqa: E731
@@ -203,9 +201,9 @@ def test_selecting_garments_equals_never_having_had_the_others(chosen, regions, 
     q, keys, values = scene(4)
     token = null_token() if null else None
     masks = region_masks(4)[..., chosen] if regions else None
-    some = garment_kv(keys, values, HEADS, null=token, regions=regions, maps=True).select(chosen)
+    some = garment_kv(keys, values, HEADS, null=token, biased=regions, maps=True).select(chosen)
     alone = garment_kv(
-        [keys[k] for k in chosen], [values[k] for k in chosen], HEADS, null=token, regions=regions, maps=True
+        [keys[k] for k in chosen], [values[k] for k in chosen], HEADS, null=token, biased=regions, maps=True
     )
     for got, want in zip(
         garment_attention(q, some, regions=masks), garment_attention(q, alone, regions=masks), strict=True
@@ -216,7 +214,7 @@ def test_selecting_garments_equals_never_having_had_the_others(chosen, regions, 
 def test_selecting_twice_keeps_each_garments_columns():
     q, keys, values = scene(4)
     masks = region_masks(4)
-    laid_out = garment_kv(keys, values, HEADS, regions=True, maps=True)
+    laid_out = garment_kv(keys, values, HEADS, biased=True, maps=True)
     twice, once = laid_out.select([0, 2, 3]).select([1, 2]), laid_out.select([2, 3])
     for got, want in zip(
         garment_attention(q, twice, regions=masks[..., 2:]),
@@ -236,7 +234,7 @@ def test_a_pixel_outside_every_region_gets_nothing():
     q, keys, values = scene(2)
     masks = torch.zeros(1, PIXELS, 2)
     masks[:, 3, 0] = 1.0
-    term, _ = garment_attention(q, garment_kv(keys, values, HEADS, regions=True), regions=masks)
+    term, _ = garment_attention(q, garment_kv(keys, values, HEADS, biased=True), regions=masks)
     assert (term[:, [0, 1, 2, 4, 5, 6]] == 0).all()
     assert (term[:, 3] != 0).all()
 
@@ -245,7 +243,7 @@ def test_a_region_keeps_the_other_garment_out():
     q, keys, values = scene(2)
     masks = torch.zeros(1, PIXELS, 2)
     masks[..., 1] = 1.0
-    term, _ = garment_attention(q, garment_kv(keys, values, HEADS, regions=True), regions=masks)
+    term, _ = garment_attention(q, garment_kv(keys, values, HEADS, biased=True), regions=masks)
     alone, _ = garment_attention(q, garment_kv(keys[1:], values[1:], HEADS))
     torch.testing.assert_close(term, alone)
 
@@ -282,7 +280,7 @@ def test_one_attention_call_serves_everything():
         calls.append(key.shape[1])
         return scaled_dot_product(query, key, value, count)
 
-    laid_out = garment_kv(keys, values, HEADS, null=null_token(), regions=True, maps=True)
+    laid_out = garment_kv(keys, values, HEADS, null=null_token(), biased=True, maps=True)
     garment_attention(q, laid_out, regions=region_masks(8), attend=attend)
     assert calls == [sum(key.shape[1] for key in keys) + 1]
 
@@ -294,7 +292,7 @@ def test_maps_by_a_call_of_their_own_are_the_textbooks(null, with_regions, kept)
     q, keys, values = scene(3)
     token = null_token() if null else None
     regions = torch.rand(2, PIXELS, 3) if with_regions else None
-    garments = garment_kv(keys, values, HEADS, null=token, regions=with_regions).select(kept)
+    garments = garment_kv(keys, values, HEADS, null=token, biased=with_regions).select(kept)
     chosen = None if regions is None else regions[..., list(kept)]
     _, expected = textbook(q, [keys[k] for k in kept], [values[k] for k in kept], null=token, regions=chosen)
     if chosen is not None:

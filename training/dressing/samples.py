@@ -14,7 +14,7 @@ from ...anydressing_core.digests import content_key
 from ...anydressing_core.refusals import refusal
 from ..data.cached import CachedData, CachedGarment
 from ..defaults import MOST_BAD
-from ..model.dressing import Outfits
+from ..model.outfits import Outfits
 from ..run.noise import Draw
 from .config import Dropout, Losses
 

@@ -19,9 +19,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...anydressing_core.dressing_attention import GarmentKV
+from ...anydressing_core.garment_kv import GarmentKV
 from ..model.adapter import Adapter
-from ..model.dressing import DressingModel, Outfits
+from ..model.dressing import DressingModel
+from ..model.outfits import Outfits
 from ..model.processors import GarmentsRole, garment_features
 
 POOLED_TOKENS = 4

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,25 +11,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ...anydressing_core.canvas import foreground_tokens
-from ...anydressing_core.dressing_attention import GarmentKV, garment_kv, project_garment
+from ...anydressing_core.garment_kv import GarmentKV, garment_kv, project_garment
 from ...anydressing_core.sites import AttentionSite
 from .adapter import Adapter
+from .outfits import Outfits
 from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
-
-
-@dataclass(frozen=True)
-class Outfits:
-    """What the people of a batch wear.
-
-    latents: (G, 4, h, w), all garments of the batch, the VAE's mode, scaled. slots: the kind of each, (G,).
-    worn: (B, N) long, which garments each person wears, -1 where fewer than N. Everybody wears at least one.
-    cells: (G, h, w) bool, which latent cells show the garment; None when all its tokens take part.
-    """
-
-    latents: Tensor
-    slots: Sequence[str]
-    worn: Tensor
-    cells: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from ...anydressing_core.latents import Size, latent_size
 from ...anydressing_core.pixels import Pixels, as_pixels
 from ..base.model import BaseModel
 from ..run.noise import noise_seed
-from .dressing import DressingModel, Outfits
+from .dressing import DressingModel
+from .outfits import Outfits
 from .sampling import Kept, Prompts, SamplingSettings, Tick, sample_latents
 
 

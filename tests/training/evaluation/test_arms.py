@@ -11,7 +11,8 @@ import torch
 from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.evaluation.arms import ARMS, POOLED_TOKENS, PooledTokens, SharedReference, arm_tensors
 from comfyui_anydressing.training.model.adapter import Adapter
-from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
+from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.run.config import parse_config
 
 NEEDED = ['folder="run"', 'data.manifest="m.jsonl"', 'base.checkpoint="b.safetensors"']

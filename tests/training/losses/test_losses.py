@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.canvas import region_on_grid
-from comfyui_anydressing.anydressing_core.dressing_attention import garment_attention, garment_kv
+from comfyui_anydressing.anydressing_core.dressing_attention import garment_attention
+from comfyui_anydressing.anydressing_core.garment_kv import garment_kv
 from comfyui_anydressing.training.data.edges import canny_edges
 from comfyui_anydressing.training.losses.dists import Dists
 from comfyui_anydressing.training.losses.terms import (

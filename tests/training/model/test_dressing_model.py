@@ -7,7 +7,8 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.checkpoint import expected_tensors
 from comfyui_anydressing.training.model.adapter import Adapter
-from comfyui_anydressing.training.model.dressing import DressingModel, Outfits
+from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.outfits import Outfits
 
 
 def people(count=2):

@@ -11,7 +11,7 @@ import torch
 from comfyui_anydressing.training.base.model import BaseModel
 from comfyui_anydressing.training.base.schedule import NoiseSchedule
 from comfyui_anydressing.training.hardware import CPU
-from comfyui_anydressing.training.model.dressing import Outfits
+from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.people import EncodedGarment, Person, initial_noise, sample_people
 from comfyui_anydressing.training.model.processors import DressingRole, GarmentsRole, dressed_prediction
 from comfyui_anydressing.training.model.sampling import Kept, Prompts, SamplingSettings, sample_latents
