@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Places: where each garment belongs in the picture that is being made, found by its words.
+
+At a cross-attention layer a pixel's query meets the layer's key of the garment's words, which were encoded alone: no
+position in the prompt needs to be known. How much the pixel looks for them, beside all that the prompt offers, is
+
+    sigmoid(q . k_words / sqrt d  -  log sum_t exp(q . k_t / sqrt d)),    mean over heads.
+
+The mean over layers, smoothed over the steps and over neighbours and divided by its maximum, is a garment's map; a
+softmax between the garments' maps gives each its place. The first step has no map yet, and so no places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .garment_kv import split_heads
+
+SHARPNESS = 8.0
+"""What a map of 1 outweighs one of 0 by, as a logit."""
+
+KEPT = 0.7
+"""What a step keeps of the maps of those before it."""
+
+BLUR = 5
+"""Over so many latent cells, each way, a map is averaged."""
+
+
+def word_maps(query: Tensor, prompt_key: Tensor, word_key: Tensor, heads: int) -> Tensor:
+    """How much each pixel looks for each garment's words: (B, L, N), in fp32.
+
+    query: (B, L, C), prompt_key: (B, T, C), word_key: (B or 1, N, C), all of one cross-attention layer, C = H*d.
+    """
+    q, prompt, words = (split_heads(x, heads).movedim(2, 1).float() for x in (query, prompt_key, word_key))
+    q = q / math.sqrt(q.shape[-1])
+    wanted = q @ words.transpose(-1, -2)  # -> (B, H, L, N)
+    offered = (q @ prompt.transpose(-1, -2)).logsumexp(dim=-1, keepdim=True)
+    return (wanted - offered).sigmoid().mean(dim=1)
+
+
+class Places:
+    """The places of N garments in the pictures of one condition, from step to step: state of one sampling run."""
+
+    def __init__(self) -> None:
+        self._mean: Tensor | None = None
+
+    def see(self, maps: Sequence[Tensor], size: tuple[int, int]) -> None:
+        """Take in a step's `word_maps`, each (B, h_s, w_s, N) on its layer's grid. size: of the latent."""
+        fine = [functional.interpolate(one.movedim(-1, 1), size, mode="bilinear") for one in maps]
+        mean = torch.stack(fine).mean(dim=0)
+        if self._mean is not None and self._mean.shape == mean.shape:
+            mean = KEPT * self._mean + (1 - KEPT) * mean
+        self._mean = mean
+
+    def among(self, garments: Sequence[int]) -> Tensor | None:
+        """p_k of some garments at every latent pixel, adding up to 1 over them: (B, n, h, w); None before the first step."""
+        if self._mean is None:
+            return None
+        maps = self._mean[:, list(garments)]
+        maps = maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+        maps = functional.avg_pool2d(maps, BLUR, 1, BLUR // 2, count_include_pad=False)
+        return (SHARPNESS * maps).softmax(dim=1)
+
+
+def on_grid(field: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Places, or region masks, (B, N, h, w), averaged over each token's area, row by row: (B, L, N)."""
+    return functional.adaptive_avg_pool2d(field, grid).flatten(2).transpose(1, 2)
