@@ -6,7 +6,7 @@ position in the prompt needs to be known. How much the pixel looks for them, bes
 
     sigmoid(q . k_words / sqrt d  -  log sum_t exp(q . k_t / sqrt d)),    mean over heads.
 
-The mean over layers, smoothed over the steps and over neighbours and divided by its maximum, is a garment's map; a
+The mean over the layers of `probe_sites`, smoothed over the steps and over neighbours and divided by its maximum, is a garment's map; a
 softmax between the garments' maps gives each its place. The first step has no map yet, and so no places.
 """
 
@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .garment_kv import split_heads
+from .reference_attention import reference_sites
+from .sites import AttentionSite, UNetShape
 
 SHARPNESS = 8.0
 """What a map of 1 outweighs one of 0 by, as a logit."""
@@ -29,6 +31,31 @@ KEPT = 0.7
 
 BLUR = 5
 """Over so many latent cells, each way, a map is averaged."""
+
+
+PROBE_TOKENS = 16
+"""A grid of about 16 x 16 tokens knows words best: coarser ones are noise, finer ones see edges."""
+
+OF_SLOTS = {"upper": "shirt", "lower": "trousers", "outer": "coat"}
+
+
+def probe_sites(shape: UNetShape, size: tuple[int, int]) -> tuple[AttentionSite, ...]:
+    """The sites at whose cross-attention words are looked for: the decoder's that are nearest to PROBE_TOKENS a side.
+
+    size: h and w of the latent.
+    """
+    decoder = reference_sites(shape)
+
+    def away(site: AttentionSite) -> float:
+        return abs(math.log(math.sqrt(math.prod(site.grid(*size))) / PROBE_TOKENS))
+
+    nearest = min(map(away, decoder))
+    return tuple(site for site in decoder if away(site) == nearest)
+
+
+def words_for(slot: str, words: str = "") -> str:
+    """What a garment is called: its words, or where nobody says any, its slot's; most slots are words themselves."""
+    return words.strip() or OF_SLOTS.get(slot, slot)
 
 
 def word_maps(query: Tensor, prompt_key: Tensor, word_key: Tensor, heads: int) -> Tensor:

@@ -22,9 +22,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from .garment_kv import Attend, GarmentKV, garment_kv, scaled_dot_product, split_heads, widen_query
+from .sites import AttentionSite, UNetShape
+
+WITHOUT_FILE, WITH_FILE = 2.0, 1.0
+"""w of a garment at the default strength: alone, and beside a trained file's own term."""
 
 NOWHERE = -30.0
 """log p of what is as good as 0; exp(-30) is 1e-13."""
+
+
+def reference_sites(shape: UNetShape) -> tuple[AttentionSite, ...]:
+    """The sites at which garments join: the decoder's, nine of SD1.5's sixteen. Without any, all."""
+    return tuple(site for site in shape.sites if site.stage == "up") or shape.sites
 
 
 def reference_kv(

@@ -57,7 +57,14 @@ Precision = Annotated[
 Seed = Annotated[int, typer.Option(help="Of the noise; the previews' is preview.seed.")]
 Steps = Annotated[int, typer.Option(help="Steps of DDIM.")]
 Guidance = Annotated[float, typer.Option(help="omega of Eq. 16.")]
-Strength = Annotated[float, typer.Option(help="lambda of Eq. 6.")]
+Strength = Annotated[float, typer.Option(help="How strongly garments show: lambda of Eq. 6.")]
+FileOrNone = Annotated[
+    Path, typer.Argument(metavar="FILE", help="An AnyDressing file, the folder of a run, or none: by reference alone.")
+]
+ByReference = Annotated[bool, typer.Option("--reference", help="With a file: dress by reference as well.")]
+CanvasSize = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Without a file: of garments and pictures; 768x576 when left out.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the configuration's folder.")]
 
 
@@ -88,6 +95,15 @@ def garment_of(text: str) -> tuple[str, Path]:
         why = "A garment is named with the kind it was trained as."
         raise refusal(f"--garment {text!r}", "does not say its kind", why, "write --garment upper=shirt.png.")
     return slot, Path(picture)
+
+
+def words_of(text: str) -> tuple[str, str]:
+    """Slot and words, of a text such as upper=striped polo shirt. Raises ValueError for any other."""
+    slot, equals, words = text.partition("=")
+    if not equals or not slot or not words.strip():
+        why = "Words belong to a garment."
+        raise refusal(f"--words {text!r}", "does not say whose", why, 'write --words "upper=striped polo shirt".')
+    return slot, words
 
 
 def hardware_of(precision: PrecisionName, device: str) -> WantedHardware:

@@ -19,8 +19,11 @@ from ..anydressing_core.defaults import GUIDANCE, STEPS, STRENGTH
 from ..anydressing_core.refusals import refusal
 from .arguments import (
     Bench,
+    ByReference,
+    CanvasSize,
     Device,
     Dtype,
+    FileOrNone,
     Guidance,
     Precision,
     PrecisionName,
@@ -35,10 +38,12 @@ from .arguments import (
     hardware_of,
     listed,
     size_of,
+    words_of,
 )
 from .endings import AT_ONCE, CUT_SHORT, MISTAKE, in_words, status_of, was_cut_short
 
 if TYPE_CHECKING:
+    from .dressing.finished import Way
     from .progress import Course
 
 # The checkout is usually not installed, so installed metadata cannot tell it. tests/test_packaging.py compares it with pyproject.toml.
@@ -209,7 +214,7 @@ def doctor(
 
 @app.command()
 def sample(
-    file: Annotated[Path, typer.Argument(help="An AnyDressing file, or the folder of a run.")],
+    file: FileOrNone,
     base: Annotated[Path, typer.Option(help="The base model: a .safetensors file or a diffusers folder.")],
     out: Annotated[Path, typer.Option(help="The folder for the pictures.")],
     prompt: Annotated[str | None, typer.Option(help="What the picture shows.")] = None,
@@ -226,6 +231,11 @@ def sample(
     precision: Precision = PrecisionName.auto,
     device: Device = "auto",
     tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
+    reference: ByReference = False,
+    size: CanvasSize = None,
+    words: Annotated[
+        list[str] | None, typer.Option(metavar="SLOT=WORDS", help="What a garment is called: its place, by reference.")
+    ] = None,
 ) -> None:
     """Dress somebody without ComfyUI: the same pictures as the previews of a run."""
     from .commands.sample import FromManifest, Prompted, sample_to_folder
@@ -237,16 +247,20 @@ def sample(
     if manifest is not None:
         wanted = FromManifest(manifest, split.value, count)
     else:
-        wanted = Prompted(prompt or "", [garment_of(text) for text in garment or []], count)
+        wanted = Prompted(
+            prompt or "", [garment_of(text) for text in garment or []], count, dict(map(words_of, words or []))
+        )
     settings, hardware = SamplingSettings(steps, guidance, strength, seed), hardware_of(precision, device)
     with _course(f"Finished pictures are in {out}; the same command makes all of them again.") as course:
-        written = sample_to_folder(file, base, out, wanted, settings, hardware, tokenizer=tokenizer, course=course)
+        written = sample_to_folder(
+            _way_of(file, reference, size), base, out, wanted, settings, hardware, tokenizer=tokenizer, course=course
+        )
     typer.echo(f"{len(written)} pictures in {out}.")
 
 
 @app.command()
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="An AnyDressing file, or the folder of a run.")],
+    file: FileOrNone,
     base: Annotated[Path, typer.Option(help="The base model that it was trained on.")],
     out: Annotated[Path, typer.Option(help="The folder for pictures and figures; what is there already is kept.")],
     judge: Annotated[Path, typer.Option(help="The recogniser that measures; another than the losses' one.")],
@@ -262,6 +276,8 @@ def evaluate(
     strength: Strength = STRENGTH,
     precision: Precision = PrecisionName.auto,
     device: Device = "auto",
+    reference: ByReference = False,
+    size: CanvasSize = None,
 ) -> None:
     """Dress held-out people and measure colours, textures, places and mix-ups against the exact truth."""
     from .commands.evaluate import evaluate_paper_doll
@@ -271,8 +287,20 @@ def evaluate(
     settings = SamplingSettings(steps, guidance, strength, seed)
     plan, hardware = BenchPlan(outfits, settings, listed(slots or "")), hardware_of(precision, device)
     with _course() as course:
-        report = evaluate_paper_doll(file, base, out, plan, hardware, judge=judge, parser=parser, course=course)
+        way = _way_of(file, reference, size)
+        report = evaluate_paper_doll(way, base, out, plan, hardware, judge=judge, parser=parser, course=course)
     typer.echo(report)
+
+
+def _way_of(file: Path, reference: bool, size: str | None) -> Way:
+    """What FILE, --reference and --size ask for."""
+    from .dressing.finished import NO_FILE, Way
+
+    if size is None:
+        return Way(file, reference)
+    if file != NO_FILE:
+        raise refusal("--size", "was given with a file", "A file says its own size.", "leave it out.")
+    return Way(file, reference, size_of(size))
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------

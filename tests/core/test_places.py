@@ -5,7 +5,17 @@ import math
 
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.places import BLUR, KEPT, SHARPNESS, Places, on_grid, word_maps
+from comfyui_anydressing.anydressing_core.places import (
+    BLUR,
+    KEPT,
+    SHARPNESS,
+    Places,
+    on_grid,
+    probe_sites,
+    word_maps,
+    words_for,
+)
+from comfyui_anydressing.anydressing_core.sites import SD15
 
 HEADS, DIM = 2, 4
 C = HEADS * DIM
@@ -95,3 +105,23 @@ def test_places_on_a_sites_grid_keep_their_rows():
     laid = on_grid(places, (8, 6))
     assert laid.shape == (1, 48, 1)
     assert laid[0, ::6, 0].tolist() == [0.5 + 2 * row for row in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("size", "level"),
+    [((64, 64), 1), ((96, 72), 1), ((64, 48), 1), ((128, 96), 1), ((192, 144), 1), ((32, 24), 2)],
+    ids=str,
+)
+def test_sd15_is_asked_at_the_decoders_16_by_16(size, level):
+    sites = probe_sites(SD15, size)
+    assert [(site.stage, site.level) for site in sites] == 3 * [("up", level)]
+
+
+def test_a_garment_is_called_what_the_artist_says_or_its_slot():
+    assert words_for("upper", " striped polo shirt ") == "striped polo shirt"
+    assert [words_for(slot) for slot in ("upper", "lower", "dress", "kimono")] == [
+        "shirt",
+        "trousers",
+        "dress",
+        "kimono",
+    ]

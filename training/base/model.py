@@ -64,6 +64,12 @@ class BaseModel:
         return self.text_encoder(encoded["input_ids"].to(self.text_encoder.device)).last_hidden_state.float()
 
     @torch.no_grad()
+    def encode_words(self, words: str) -> Tensor:
+        """The mean embedding of a garment's words, encoded alone: (C,), float32."""
+        own = len(self.tokenizer([words])["input_ids"][0]) - 2  # one begins the text, one ends it
+        return self.encode_text([words])[0, 1 : 1 + own].mean(dim=0)
+
+    @torch.no_grad()
     def encode_mode(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [-1, 1], sides divisible by 8: the distribution's mode, scaled, (B, 4, h, w).
 

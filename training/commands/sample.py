@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.checkpoint_info import CheckpointInfo
+from ...anydressing_core.places import words_for
 from ...anydressing_core.refusals import is_text, quote, refusal
-from ..base.model import BaseModel, load_base
-from ..data.manifest import file_stem, read_manifest
+from ..base.model import BaseModel
+from ..data.manifest import WornGarment, file_stem, read_manifest
 from ..data.pictures import BadPictureError, Source, cut_out, flat_lay
-from ..dressing.finished import dressing_model, load_file
+from ..dressing.finished import Way, make_ready
 from ..hardware import WantedHardware
+from ..model.dresser import Preparation
 from ..model.people import EncodedGarment, Person, Picture, sample_people
 from ..model.sampling import SamplingSettings
 from ..picture_files import png_bytes
@@ -27,11 +28,12 @@ from ..progress import UNWATCHED, Course
 
 @dataclass(frozen=True)
 class Prompted:
-    """`count` pictures of one prompt in garments (slot, picture)."""
+    """`count` pictures of one prompt in garments (slot, picture). words: what the garment of a slot is called."""
 
     prompt: str
     garments: Sequence[tuple[str, Path]]
     count: int = 1
+    words: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ Made = tuple[Person, dict[str, object]]
 
 
 def sample_to_folder(
-    file: Path,
+    way: Way,
     base: Path,
     out: Path,
     wanted: Wanted,
@@ -63,12 +65,10 @@ def sample_to_folder(
 ) -> list[Path]:
     """Write `NAME.png` and `NAME.json` for each picture, as soon as it is there, and return the pictures' paths.
 
-    file: an AnyDressing file or a run. Raises ValueError in the user's words, StoppedError, between two steps, when it is
-    stopped.
+    Raises ValueError in the user's words, StoppedError, between two steps, when it is stopped.
     """
-    checkpoint = load_file(file)
-    loaded = load_base(base, hardware.for_file(checkpoint.info.trained_in), tokenizer=tokenizer)
-    model, info = dressing_model(checkpoint, loaded), checkpoint.info
+    ready = make_ready(way, base, hardware, tokenizer)
+    model, info, loaded = ready.dresser, ready.dresser.preparation, ready.base
     made = _people_of(wanted, info, loaded) if isinstance(wanted, FromManifest) else _prompted(wanted, info, loaded)
     out.mkdir(parents=True, exist_ok=True)
     no_text = loaded.encode_text([""])[0]
@@ -79,7 +79,13 @@ def sample_to_folder(
         done += pictures
         course.go_on("sampling", done, total)
 
-    made_from = {"file": str(file), "base": str(base), "base_sha256": loaded.sha256, **loaded.hardware.told()}
+    made_from = {
+        "file": str(way.file),
+        "reference": way.is_by_reference,
+        "base": str(base),
+        "base_sha256": loaded.sha256,
+        **loaded.hardware.told(),
+    }
     written: list[Path] = []
     for start in range(0, len(made), AT_ONCE):
         some = made[start : start + AT_ONCE]
@@ -99,39 +105,47 @@ def _write(path: Path, picture: Picture, made_from: dict[str, object]) -> Path:
     return path
 
 
-def _people_of(wanted: FromManifest, info: CheckpointInfo, base: BaseModel) -> list[Made]:
+def _people_of(wanted: FromManifest, info: Preparation, base: BaseModel) -> list[Made]:
     manifest = read_manifest(wanted.manifest)
-    items = [
-        item for item in manifest.of_split(wanted.split) if any(garment.slot in info.slots for garment in item.garments)
-    ][: wanted.count]
+
+    def is_known(garment: WornGarment) -> bool:
+        return not info.slots or garment.slot in info.slots
+
+    items = [item for item in manifest.of_split(wanted.split) if any(map(is_known, item.garments))][: wanted.count]
     if not items:
-        why = f"Nobody in its split {wanted.split!r} wears {' or '.join(info.slots)}, as this file dresses people."
+        worn = " or ".join(info.slots) or "anything"
+        why = f"Nobody in its split {wanted.split!r} wears {worn}, as this file dresses people."
         name = f"Manifest {str(wanted.manifest)!r}"
         raise refusal(name, "has nobody to sample", why, "choose the other --split, or other data.")
     made: list[Made] = []
     for item, text in zip(items, base.encode_text([item.caption for item in items]), strict=True):
         person, worn = _source(manifest.path(item.image)), list[EncodedGarment]()
-        for garment in item.garments:
-            if garment.slot in info.slots:
-                mask = _source(manifest.path(garment.mask))
-                picture = None if garment.image is None else _source(manifest.path(garment.image))
-                files = (person, mask) if picture is None else (picture,)
-                worn.append(_encoded(garment.slot, files, info, base))
+        for garment in filter(is_known, item.garments):
+            mask = _source(manifest.path(garment.mask))
+            picture = None if garment.image is None else _source(manifest.path(garment.image))
+            files = (person, mask) if picture is None else (picture,)
+            worn.append(_encoded(garment.slot, files, info, base))
         source = {"id": item.id, "prompt": item.caption, "slots": [garment.slot for garment in worn]}
         made.append((Person(item.id, text, worn), source))
     return made
 
 
-def _prompted(wanted: Prompted, info: CheckpointInfo, base: BaseModel) -> list[Made]:
-    unknown = sorted({slot for slot, _ in wanted.garments} - set(info.slots))
+def _prompted(wanted: Prompted, info: Preparation, base: BaseModel) -> list[Made]:
+    given = {slot for slot, _ in wanted.garments}
+    unknown = sorted(given - set(info.slots)) if info.slots else []
     if unknown or not wanted.garments:
         what = f"Garment kind {unknown[0]!r}" if unknown else "No garment"
-        known = ", ".join(info.slots)
-        raise refusal(what, "was given", f"This file dresses people in: {known}.", "write --garment KIND=PICTURE.")
+        known = f"This file dresses people in: {', '.join(info.slots)}." if info.slots else "There is nothing to wear."
+        raise refusal(what, "was given", known, "write --garment KIND=PICTURE.")
     if not is_text(wanted.prompt):
         why = "It holds bytes that are no UTF-8, as a terminal of another encoding sends them."
         raise refusal(f"--prompt {quote(wanted.prompt)}", "cannot be read", why, "set the terminal to UTF-8.")
-    worn = [_encoded(slot, (_source(require_there(path)),), info, base) for slot, path in wanted.garments]
+    for slot in sorted(wanted.words.keys() - given):
+        raise refusal(f"--words {slot}=...", "names no garment", f"Given are: {', '.join(sorted(given))}.", "name one.")
+    worn = [
+        _encoded(slot, (_source(require_there(path)),), info, base, wanted.words.get(slot, ""))
+        for slot, path in wanted.garments
+    ]
     text = base.encode_text([wanted.prompt])[0]
     source: dict[str, object] = {
         "prompt": wanted.prompt,
@@ -141,15 +155,15 @@ def _prompted(wanted: Prompted, info: CheckpointInfo, base: BaseModel) -> list[M
 
 
 def _encoded(
-    slot: str, files: tuple[Source] | tuple[Source, Source], info: CheckpointInfo, base: BaseModel
+    slot: str, files: tuple[Source] | tuple[Source, Source], info: Preparation, base: BaseModel, words: str = ""
 ) -> EncodedGarment:
     """A garment laid flat, from its picture; or cut out, from a person's picture and the mask."""
     try:
         canvas = flat_lay(*files, info.resolution) if len(files) == 1 else cut_out(*files, info.resolution)
     except BadPictureError as error:
         raise _unusable(error) from error
-    foreground = info.garment_tokens == "foreground"
-    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells if foreground else None)
+    called = base.encode_words(words_for(slot, words))
+    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells, called)
 
 
 def _source(path: Path) -> Source:

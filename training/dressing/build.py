@@ -85,7 +85,7 @@ def make_dressing_task(
         origin=origin,
         most_bad=config.data.most_bad_items,
     )
-    sitters = _sitters(shown, base, config.preview.people, new_slots, foreground) if config.preview.every else []
+    sitters = _sitters(shown, base, config.preview.people, new_slots) if config.preview.every else []
     step = DressingStep(model, base, losses, dists)
     return DressingTask(config, step, data, sitters, cached.no_text, place.run.path)
 
@@ -231,18 +231,14 @@ def _cached(
     )
 
 
-def _sitters(
-    cached: CachedData, base: BaseModel, people: int, new_slots: Sequence[str], foreground: bool
-) -> list[Sitter]:
+def _sitters(cached: CachedData, base: BaseModel, people: int, new_slots: Sequence[str]) -> list[Sitter]:
     """The first people, or the first in a garment kind that is being added."""
     worn = [{garment.slot for garment in person.garments} for person in cached.people]
     chosen = [index for index, slots in enumerate(worn) if not new_slots or slots & set(new_slots)]
     sitters: list[Sitter] = []
     for index in chosen[:people]:
         person = cached.load(index)
-        garments = [
-            EncodedGarment(worn.slot, worn.latent, worn.cells if foreground else None) for worn in person.garments
-        ]
+        garments = [EncodedGarment(worn.slot, worn.latent, worn.cells) for worn in person.garments]
         decoded = base.decode(torch.stack([worn.latent for worn in person.garments]).to(base.unet.device))
         flat_lays = [as_pixels(picture) for picture in decoded]
         truth = as_pixels(cached.picture(index))

@@ -14,8 +14,10 @@ from ...anydressing_core.canvas import foreground_tokens
 from ...anydressing_core.garment_kv import GarmentKV, garment_kv, project_garment
 from ...anydressing_core.sites import AttentionSite
 from .adapter import Adapter
+from .dresser import Preparation
 from .outfits import Outfits
 from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
+from .reference import Reference
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class DressingModel(nn.Module):
     @property
     def unet(self) -> UNet2DConditionModel:
         return self._frozen[0]
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(self.adapter.info.slots, self.adapter.info.resolution)
+
+    def reference(self, outfits: Outfits, strength: float) -> Reference | None:
+        """A trained file dresses by its own attention alone."""
+        return None
 
     def forward(
         self, noisy: Tensor, timestep: Tensor, text: Tensor, outfits: Outfits, strength: float = 1.0
@@ -86,7 +96,7 @@ class DressingModel(nn.Module):
         self, site: AttentionSite, outfits: Outfits, present: Tensor, index: Tensor, tokens: int
     ) -> Tensor | None:
         """(B, M) bool, or None when everybody wears N garments with all their tokens."""
-        if outfits.cells is None:
+        if outfits.cells is None or self.adapter.info.garment_tokens == "all":
             return None if present.all() else present.repeat_interleave(tokens, dim=1)
         grid = site.grid(*outfits.cells.shape[-2:])
         kept = torch.stack([foreground_tokens(cells, grid) for cells in outfits.cells])  # -> (G, L_g)

@@ -15,10 +15,12 @@ class Outfits:
 
     latents: (G, 4, h, w), all garments of the batch, the VAE's mode, scaled. slots: the kind of each, (G,).
     worn: (B, N) long, which garments each person wears, -1 where fewer than N. Everybody wears at least one.
-    cells: (G, h, w) bool, which latent cells show the garment; None when all its tokens take part.
+    cells: (G, h, w) bool, which latent cells show the garment, or None when nobody knows. words: what each is called, its
+    mean embedding (G, C_text), or None when nobody says.
     """
 
     latents: Tensor
     slots: Sequence[str]
     worn: Tensor
     cells: Tensor | None = None
+    words: Tensor | None = None

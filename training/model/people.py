@@ -15,7 +15,7 @@ from ...anydressing_core.latents import Size, latent_size
 from ...anydressing_core.pixels import Pixels, as_pixels
 from ..base.model import BaseModel
 from ..run.noise import noise_seed
-from .dressing import DressingModel
+from .dresser import Dresser
 from .outfits import Outfits
 from .sampling import Kept, Prompts, SamplingSettings, Tick, sample_latents
 
@@ -24,13 +24,14 @@ from .sampling import Kept, Prompts, SamplingSettings, Tick, sample_latents
 class EncodedGarment:
     """A garment to be worn; one object worn by several people is encoded once for all in a batch.
 
-    latents: (4, h, w), the VAE's mode, scaled. cells: (h, w) bool, which latent cells show it; None when all its
-    tokens take part, the same choice for all garments.
+    latents: (4, h, w), the VAE's mode, scaled. cells: (h, w) bool, which latent cells show it. words: what it is called,
+    the mean embedding (C_text,). None where nobody knows, the same for all garments.
     """
 
     slot: str
     latents: Tensor
     cells: Tensor | None = None
+    words: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def initial_noise(seed: int, name: str, size: Size) -> Tensor:
 
 @torch.no_grad()
 def sample_people(
-    model: DressingModel,
+    model: Dresser,
     base: BaseModel,
     people: Sequence[Person],
     no_text: Tensor,
@@ -81,15 +82,17 @@ def sample_people(
     for rows in _batches(people, batch):
         group = [people[row] for row in rows]
         noise = torch.stack([initial_noise(settings.seed, person.name, size) for person in group])
+        worn = _outfits(group, model.unet) if group[0].garments else None
         sampled = sample_latents(
             model.unet,
             base.schedule,
             Prompts(torch.stack([person.text for person in group]), no_text),
             noise.to(model.unet.device),
             settings,
-            model.garments(_outfits(group, model.unet)) if group[0].garments else None,
+            None if worn is None else model.garments(worn),
             tick,
             _kept(group, model.unet.device),
+            None if worn is None else model.reference(worn, settings.strength),
         )
         for index, (row, person) in enumerate(zip(rows, group, strict=True)):
             pixels = as_pixels(base.decode(sampled.latents[index : index + 1])[0])
@@ -120,11 +123,15 @@ def _outfits(people: Sequence[Person], unet: UNet2DConditionModel) -> Outfits:
     most = max(len(person.garments) for person in people)
     worn = [[garments.index(garment) for garment in person.garments] for person in people]
     worn = [row + [-1] * (most - len(row)) for row in worn]
-    cells = [garment.cells for garment in garments if garment.cells is not None]
-    assert len(cells) in (0, len(garments))
+    cells, words = (
+        [part for part in parts if part is not None]
+        for parts in zip(*((garment.cells, garment.words) for garment in garments), strict=True)
+    )
+    assert {len(cells), len(words)} <= {0, len(garments)}
     return Outfits(
         torch.stack([garment.latents for garment in garments]).to(unet.device, unet.dtype),
         [garment.slot for garment in garments],
         torch.tensor(worn, device=unet.device),
         torch.stack(cells).to(unet.device) if cells else None,
+        torch.stack(words).to(unet.device) if words else None,
     )

@@ -17,8 +17,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor
 
-from ...anydressing_core.dressing_attention import GarmentKV, dressing_attention, scaled_dot_product
+from ...anydressing_core.dressing_attention import garment_attention
+from ...anydressing_core.garment_kv import GarmentKV, scaled_dot_product
 from ...anydressing_core.lora import grouped_lora
+from ...anydressing_core.places import on_grid, word_maps
+from ...anydressing_core.reference_attention import garment_bias, reference_attention
 from ...anydressing_core.sites import AttentionSite, UNetShape
 
 Lora = tuple[Tensor, Tensor, Tensor]
@@ -39,19 +42,51 @@ class GarmentsRole:
 
 
 @dataclass(frozen=True)
+class ReadingRole:
+    """The garment's pass of reference mode: the frozen U-Net as it is, whose keys and values are kept.
+
+    sites: the keys of those that are. silent: whether cross-attention adds nothing. tokens: filled by the call, site key
+    -> K_g and V_g, (G, L_g, C) each.
+    """
+
+    sites: frozenset[str]
+    silent: bool
+    tokens: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict[str, tuple[Tensor, Tensor]])
+
+
+@dataclass(frozen=True)
+class ReferenceStep:
+    """What one call of the U-Net takes of reference mode.
+
+    garments: site key -> K_g and V_g, where attention is joint. weights: w_k, (N,). places: (B, N, h, w), or None for
+    everywhere. words: (B, N, C_text), looked for at the cross-attentions of `probe`; None leaves that out. size: of the
+    latent. looks: filled by the call, site key -> (B, h_s, w_s, N).
+    """
+
+    garments: Mapping[str, GarmentKV]
+    weights: Tensor
+    places: Tensor | None
+    words: Tensor | None
+    probe: frozenset[str]
+    size: tuple[int, int]
+    looks: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@dataclass(frozen=True)
 class DressingRole:
     """DressingNet: attend to the garments at every site.
 
-    garments: site key -> K' and V'. strength: lambda. maps: filled by the call where the garments were laid out with
-    maps, site key -> A (B, L, N).
+    garments: site key -> K' and V', none without a file. strength: lambda. reference: what reference mode adds. maps:
+    filled by the call, site key -> A (B, L, N): of K' and V' where they were laid out with maps, else of the reference.
     """
 
     garments: Mapping[str, GarmentKV]
     strength: float
-    maps: dict[str, Tensor] = field(default_factory=dict)
+    reference: ReferenceStep | None = None
+    maps: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
-Role = GarmentsRole | DressingRole
+Role = GarmentsRole | ReadingRole | DressingRole
 
 
 def install(unet: UNet2DConditionModel) -> UNetShape:
@@ -60,7 +95,7 @@ def install(unet: UNet2DConditionModel) -> UNetShape:
     for site in shape.sites:
         name = site.diffusers_name
         _attention(unet, name).set_processor(SiteProcessor(site))
-        _attention(unet, name.removesuffix("1") + "2").set_processor(TextProcessor())
+        _attention(unet, name.removesuffix("1") + "2").set_processor(TextProcessor(site))
     return shape
 
 
@@ -106,12 +141,26 @@ class SiteProcessor:
         if isinstance(role, GarmentsRole):
             return self._encode_garments(attn, hidden_states, role)
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        if role is None:
-            return attn.to_out[0](scaled_dot_product(query, key, value, attn.heads))
-        out, maps = dressing_attention(query, key, value, role.garments[self.site.key], role.strength)
-        if maps is not None:
-            role.maps[self.site.key] = maps
-        return attn.to_out[0](out)
+        if isinstance(role, DressingRole):
+            return attn.to_out[0](self._dressed(query, key, value, attn.heads, role))
+        if role is not None and self.site.key in role.sites:
+            role.tokens[self.site.key] = (key, value)
+        return attn.to_out[0](scaled_dot_product(query, key, value, attn.heads))
+
+    def _dressed(self, query: Tensor, key: Tensor, value: Tensor, heads: int, role: DressingRole) -> Tensor:
+        site, step = self.site, role.reference
+        if step is not None and site.key in step.garments:
+            places = None if step.places is None else on_grid(step.places, site.grid(*step.size))
+            bias = garment_bias(step.weights, places)
+            out, role.maps[site.key] = reference_attention(query, key, value, step.garments[site.key], bias)
+        else:
+            out = scaled_dot_product(query, key, value, heads)
+        if site.key in role.garments:
+            term, maps = garment_attention(query, role.garments[site.key])
+            out = out + role.strength * term
+            if maps is not None:
+                role.maps[site.key] = maps
+        return out
 
     def _encode_garments(self, attn: Any, normed: Tensor, role: GarmentsRole) -> Tensor:
         loras = role.loras.get(self.site.key, {})
@@ -129,7 +178,10 @@ class SiteProcessor:
 
 
 class TextProcessor:
-    """Cross-attention, which contributes exactly nothing to GarmentsNet."""
+    """Cross-attention: nothing at all for GarmentsNet; where reference mode looks for its garments' words."""
+
+    def __init__(self, site: AttentionSite) -> None:
+        self.site = site
 
     def __call__(
         self,
@@ -139,12 +191,13 @@ class TextProcessor:
         attention_mask: Tensor | None = None,
         role: Role | None = None,
     ) -> Tensor:
-        if isinstance(role, GarmentsRole):
+        if isinstance(role, GarmentsRole) or (isinstance(role, ReadingRole) and role.silent):
             return torch.zeros_like(hidden_states)
-        query = rearrange(attn.to_q(hidden_states), "b l (h d) -> b h l d", h=attn.heads)
-        key, value = (
-            rearrange(project(encoder_hidden_states), "b l (h d) -> b h l d", h=attn.heads)
-            for project in (attn.to_k, attn.to_v)
-        )
+        query, key, value = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        step = role.reference if isinstance(role, DressingRole) else None
+        if step is not None and step.words is not None and self.site.key in step.probe:
+            maps = word_maps(query, key, attn.to_k(step.words), attn.heads)
+            step.looks[self.site.key] = maps.unflatten(1, self.site.grid(*step.size))
+        query, key, value = (rearrange(x, "b l (h d) -> b h l d", h=attn.heads) for x in (query, key, value))
         out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attention_mask)
         return attn.to_out[0](rearrange(out, "b h l d -> b l (h d)"))

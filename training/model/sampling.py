@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...anydressing_core.defaults import GUIDANCE, STEPS, STRENGTH
-from ...anydressing_core.dressing_attention import GarmentKV
+from ...anydressing_core.garment_kv import GarmentKV
 from ...anydressing_core.refusals import refusal
 from ...anydressing_core.sites import UNetShape
 from ..base.schedule import NoiseSchedule
 from .processors import DressingRole, dressed_prediction
+from .reference import Reference
 
 Tick = Callable[[int], None]
 """Told after every step how many pictures took it. What it raises ends the sampling."""
@@ -105,6 +106,7 @@ def sample_latents(
     garments: Mapping[str, GarmentKV] | None = None,
     tick: Tick | None = None,
     kept: Kept | None = None,
+    reference: Reference | None = None,
 ) -> Sampled:
     """Sample clean latents from noise with DDIM (eta = 0) and guidance (Eq. 16).
 
@@ -115,22 +117,37 @@ def sample_latents(
     (Eq. 15); coarse sites blur the mean, yet none is left out. None when K', V' were laid out without maps.
     """
     latents, sums = noise, dict[str, Tensor]()
+    size = (noise.shape[-2], noise.shape[-1])
     for timestep, following in settings.timesteps:
         if kept is not None:
             stays = schedule.add_noise(kept.latents, noise, torch.tensor([timestep]))
             latents = torch.where(kept.anew, latents, stays)
-        role = None if garments is None else DressingRole(garments, settings.strength)
+        role = _role(garments, reference, settings, timestep, size)
         epsilon = _guided_noise(unet, latents, timestep, prompts, role, settings.guidance)
         clean = schedule.remove_noise(latents, epsilon, torch.tensor([timestep]))
         latents = schedule.add_noise(clean, epsilon, torch.tensor([following]))
+        if role is not None and role.reference is not None and reference is not None:
+            reference.took(role.reference)
         for site, maps in ({} if role is None else role.maps).items():
             sums[site] = sums.get(site, 0) + maps
         if tick is not None:
             tick(len(latents))
     if kept is not None:
         latents = torch.where(kept.anew, latents, kept.latents)
-    height, width = latents.shape[-2:]
-    return Sampled(latents, _mean_maps(unet, sums, settings.steps, (height, width)) if sums else None)
+    return Sampled(latents, _mean_maps(unet, sums, settings.steps, size) if sums else None)
+
+
+def _role(
+    garments: Mapping[str, GarmentKV] | None,
+    reference: Reference | None,
+    settings: SamplingSettings,
+    timestep: int,
+    size: tuple[int, int],
+) -> DressingRole | None:
+    if garments is None and reference is None:
+        return None
+    step = None if reference is None else reference.step(timestep, size)
+    return DressingRole(garments or {}, settings.strength, step)
 
 
 def _guided_noise(
@@ -159,6 +176,8 @@ def _guided_noise(
 def _mean_maps(unet: UNet2DConditionModel, sums: Mapping[str, Tensor], steps: int, size: tuple[int, int]) -> Tensor:
     drawn: list[Tensor] = []
     for site in UNetShape.from_diffusers(unet.config).sites:
+        if site.key not in sums:
+            continue  # reference mode has chosen other sites
         height, width = site.grid(*size)
         maps = rearrange(sums[site.key], "b (h w) n -> b n h w", h=height, w=width)
         drawn.append(functional.interpolate(maps, size, mode="bilinear"))

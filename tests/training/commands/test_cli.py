@@ -632,6 +632,7 @@ def test_a_sample_says_what_it_was_made_from(finished, commands, small_base, sma
     assert len(told.pop("base_sha256")) == 64
     assert told == {
         "file": str(finished),
+        "reference": False,
         "base": str(small_base),
         "precision": "fp32",
         "device": "cpu",

@@ -67,7 +67,7 @@ def test_the_order_of_a_persons_garments_does_not_matter(make_model):
 
 @torch.no_grad()
 def test_background_tokens_can_be_left_out(make_model):
-    model = make_model()
+    model = make_model(garment_tokens="foreground")
     noisy, timestep, text = people(1)
     cells = torch.zeros(3, 8, 6, dtype=torch.bool)
     cells[:, 2:6, 1:5] = True

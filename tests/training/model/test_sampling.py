@@ -242,7 +242,7 @@ def test_maps_are_shares_of_attention(make_model, base, null_token):
 def test_background_tokens_are_left_out_where_cells_are_given(make_model, base):
     latents, cells = torch.randn(4, 8, 6), torch.zeros(8, 6, dtype=torch.bool)
     cells[2:5, 1:4] = True
-    model, text = make_model(), torch.randn(7, 24)
+    model, text = make_model(garment_tokens="foreground"), torch.randn(7, 24)
     whole, full, part = (
         sample_people(
             model,

@@ -26,12 +26,11 @@ from torch.nn import functional
 
 from ....anydressing_core.atomic_write import write_atomically
 from ....anydressing_core.canvas import lay_out
-from ....anydressing_core.checkpoint_info import CheckpointInfo
 from ....anydressing_core.latents import CELL, half_size
 from ....anydressing_core.pixels import as_signed, bytes_of
 from ....anydressing_core.refusals import quote, refusal
 from ...base.model import BaseModel
-from ...model.dressing import DressingModel
+from ...model.dresser import Dresser, Preparation
 from ...model.people import EncodedGarment, Person, Picture, sample_people
 from ...model.sampling import SamplingSettings
 from ...picture_files import png_bytes
@@ -87,7 +86,7 @@ class BenchPlan:
 
 
 def make_pictures(
-    model: DressingModel,
+    model: Dresser,
     identity: str,
     base: BaseModel,
     folder: Path,
@@ -100,7 +99,7 @@ def make_pictures(
     identity: what tells the model's weights from any others. Raises ValueError for slots that the model does not know
     and for a folder with pictures of other weights or settings, StoppedError, between two steps, when it is stopped.
     """
-    info = model.adapter.info
+    info = model.preparation
     plan = replace(plan, slots=_known(plan.slots, info))
     made_from = _made_from(identity, base, info, plan)
     todo = [one for one in range(FIRST, FIRST + plan.count) if not _is_there(folder / str(one), made_from)]
@@ -123,16 +122,17 @@ def make_pictures(
     course.progress(what, done, plan.count)
 
 
-def _known(slots: Sequence[str], info: CheckpointInfo) -> list[str]:
-    """The slots in their order, all of the file's when none is named."""
+def _known(slots: Sequence[str], info: Preparation) -> list[str]:
+    """The slots in their order, all that are known when none is named."""
+    known = info.slots or SLOTS
     for slot in slots:
-        if slot not in info.slots:
-            why = f"The file was trained for {', '.join(info.slots)}."
+        if slot not in known:
+            why = f"The file was trained for {', '.join(known)}."
             raise refusal(f"--slots: {quote(slot)}", "is no garment kind of this file", why, "choose among these.")
-    return [slot for slot in SLOTS if slot in (slots or info.slots)]
+    return [slot for slot in SLOTS if slot in (slots or known)]
 
 
-def _made_from(identity: str, base: BaseModel, info: CheckpointInfo, plan: BenchPlan) -> dict[str, Any]:
+def _made_from(identity: str, base: BaseModel, info: Preparation, plan: BenchPlan) -> dict[str, Any]:
     return {
         "file": identity,
         "base": base.sha256,
@@ -145,7 +145,7 @@ def _made_from(identity: str, base: BaseModel, info: CheckpointInfo, plan: Bench
     }
 
 
-def _dressed(one: Outfit, plan: BenchPlan, info: CheckpointInfo, base: BaseModel) -> dict[str, Person]:
+def _dressed(one: Outfit, plan: BenchPlan, info: Preparation, base: BaseModel) -> dict[str, Person]:
     """The person of each picture, by its name."""
     truth, slots, ways = one.truth, plan.slots, plan.ways
     text = base.encode_text([truth.caption])[0]
@@ -169,11 +169,11 @@ def _dressed(one: Outfit, plan: BenchPlan, info: CheckpointInfo, base: BaseModel
     return people
 
 
-def _garment(slot: str, worn: Sample, info: CheckpointInfo, base: BaseModel, half: bool) -> EncodedGarment:
+def _garment(slot: str, worn: Sample, info: Preparation, base: BaseModel, half: bool) -> EncodedGarment:
     height, width = half_size(info.resolution) if half else info.resolution
     canvas = lay_out(as_signed(worn.garments[slot].flat_lay)[None], height, width)
-    cells = canvas.cells if info.garment_tokens == "foreground" else None
-    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], cells)
+    words = base.encode_words(worn.labels.garments[slot].kind)
+    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells, words)
 
 
 def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], made_from: dict[str, Any]) -> None:

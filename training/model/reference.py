@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reference mode on diffusers: garments dress by the frozen U-Net's own attention, without any trained file.
+
+Each garment is read once by the same U-Net at a few levels of noise (`read_garments`); every step then attends to the
+tokens of the nearest level, each garment kept to the places of its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+
+from ...anydressing_core.canvas import foreground_tokens
+from ...anydressing_core.garment_kv import GarmentKV
+from ...anydressing_core.noise_levels import LEVELS, SEED, level_fractions, nearest_level
+from ...anydressing_core.places import Places, probe_sites
+from ...anydressing_core.reference_attention import reference_kv, reference_sites
+from ...anydressing_core.sites import AttentionSite, UNetShape
+from ..base.schedule import NoiseSchedule
+from .outfits import Outfits
+from .processors import ReadingRole, ReferenceStep
+
+
+def level_timesteps(count: int = LEVELS) -> list[int]:
+    """The levels as timesteps: 125, 375, 624, 874 for four."""
+    return [round(999 * fraction) for fraction in level_fractions(count)]
+
+
+@torch.no_grad()
+def read_garments(
+    unet: UNet2DConditionModel,
+    schedule: NoiseSchedule,
+    outfits: Outfits,
+    text: Tensor | None,
+    *,
+    timesteps: Sequence[int] = (),
+    sites: Sequence[AttentionSite] = (),
+) -> dict[int, dict[str, GarmentKV]]:
+    """Read all garments of a batch at each level of noise: timestep -> site key -> K_g and V_g, person by person.
+
+    text: (77, C) or (G, 77, C) that the pass is told, None for silence. timesteps, sites:
+    other than those of `level_timesteps` and `reference_sites`.
+    """
+    shape = UNetShape.from_diffusers(unet.config)
+    kept = sites or reference_sites(shape)
+    latents = outfits.latents.float()
+    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
+    prompt = latents.new_zeros(1, 1, shape.cross_attention_dim) if text is None else text
+    prompt = prompt.to(unet.device, unet.dtype).expand(len(latents), -1, -1)
+    levels: dict[int, dict[str, GarmentKV]] = {}
+    for timestep in timesteps or level_timesteps():
+        noisy = schedule.add_noise(latents, noise.expand_as(latents), torch.tensor([timestep]))
+        role = ReadingRole(frozenset(site.key for site in kept), silent=text is None)
+        times = torch.full((len(latents),), timestep, device=unet.device)
+        unet(noisy.to(unet.dtype), times, encoder_hidden_states=prompt, cross_attention_kwargs={"role": role})
+        levels[timestep] = {
+            site.key: _laid_out(*role.tokens[site.key], outfits, site.grid(*latents.shape[-2:]), shape.heads)
+            for site in kept
+        }
+    return levels
+
+
+def _laid_out(key: Tensor, value: Tensor, outfits: Outfits, grid: tuple[int, int], heads: int) -> GarmentKV:
+    index, mask = outfits.worn.clamp(min=0), (outfits.worn >= 0)[..., None].expand(-1, -1, key.shape[1])
+    if outfits.cells is not None:
+        shown = torch.stack([foreground_tokens(cells, grid) for cells in outfits.cells])  # -> (G, L_g)
+        shown = shown | ~shown.any(dim=1, keepdim=True)  # of a garment that nobody can tell from its ground, all
+        mask = mask & shown[index]
+    keys, values = (list(part[index].unbind(1)) for part in (key, value))
+    return reference_kv(keys, values, heads, None if mask.all() else mask.flatten(1))
+
+
+@dataclass
+class Reference:
+    """What one sampling run knows of its garments: read once, and where they go, which each step tells the next.
+
+    levels: from `read_garments`. weights: w_k, (N,). words: (B, N, C_text), or None where places are off. present: (B, N)
+    bool, which garments each person wears.
+    """
+
+    levels: Mapping[int, Mapping[str, GarmentKV]]
+    weights: Tensor
+    words: Tensor | None
+    present: Tensor
+    schedule: NoiseSchedule
+    shape: UNetShape
+    places: Places = field(default_factory=Places)
+
+    def step(self, timestep: int, size: tuple[int, int]) -> ReferenceStep:
+        """What a step's call takes with it. size: of the latent."""
+        known = list(self.levels)
+        nearest = nearest_level(self._sigma(timestep), [self._sigma(level) for level in known])
+        places = self.places.among(range(len(self.weights)))
+        if places is not None:  # what would be a garment's that somebody lacks is left to the others
+            worn = self.present[:, :, None, None]
+            places = places * worn / (1 - (places * ~worn).sum(dim=1, keepdim=True)).clamp(min=1e-6)
+        probe = frozenset(site.key for site in probe_sites(self.shape, size))
+        return ReferenceStep(self.levels[known[nearest]], self.weights, places, self.words, probe, size)
+
+    def took(self, step: ReferenceStep) -> None:
+        """Learn from a call where the garments' words were looked for."""
+        if step.looks:
+            self.places.see(list(step.looks.values()), step.size)
+
+    def _sigma(self, timestep: int) -> float:
+        signal = float(self.schedule.alphas_cumprod[timestep])
+        return ((1 - signal) / signal) ** 0.5
