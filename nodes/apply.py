@@ -9,9 +9,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..anydressing_core.defaults import STRENGTH
+from ..anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE
 from ..anydressing_core.refusals import refusal
-from .attention_patch import dress_model
-from .bank import make_bank
+from .attention_patch import GarmentTiming, Strengths, dress_model
+from .bank import make_wardrobe
 from .garment import Garment
 from .inputs import number, require_garment, require_model
 from .notes import tell
@@ -87,8 +88,10 @@ class AnyDressingApply(io.ComfyNode):
         if not worn or strength == 0 or start >= end:
             tell(cls, "nothing is worn: strength 0, no garment with a weight, or an empty range.")
             return io.NodeOutput(model.clone())
-        bank = make_bank(model, shape, worn)
-        return io.NodeOutput(dress_model(model, shape, worn, bank, strength, start, end))
+        wardrobe = make_wardrobe(model, shape, worn)
+        of_reference = WITH_FILE if worn[0].anydressing.checkpoint is not None else WITHOUT_FILE
+        strengths = Strengths(strength, of_reference * strength / STRENGTH)
+        return io.NodeOutput(dress_model(model, shape, worn, wardrobe, strengths, GarmentTiming(start, end)))
 
 
 def _connected(garments: Mapping[str, Garment | None], extra: Mapping[str, Any]) -> Sequence[Garment]:

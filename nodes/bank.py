@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""K' and V' of all garments of one Apply, kept where ComfyUI's memory manager loads and offloads them."""
+"""Keys and values of all garments of one Apply, kept where ComfyUI's memory manager loads and offloads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import comfy.model_patcher
 import torch
 from torch import Tensor
 
+from ..anydressing_core.checkpoint import Checkpoint
 from ..anydressing_core.garment_kv import Columns, GarmentKV, garment_kv, project_garment
+from ..anydressing_core.noise_levels import nearest_level
+from ..anydressing_core.reference_attention import reference_kv, reference_sites
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .garment import Garment
 from .unet import compute_dtype
@@ -39,18 +42,15 @@ class SiteBank(torch.nn.Module):
         if garments.null_bias is not None:
             self.null_bias = torch.nn.Parameter(garments.null_bias, requires_grad=False)
 
-    def garments(self, like: Tensor) -> GarmentKV:
-        """The garments on the device and in the dtype of `like`."""
-        layout = self.layout
+    def garments(self, like: Tensor | None = None) -> GarmentKV:
+        """The garments, on the device and in the dtype of `like`; where they rest without it."""
+        layout, like = self.layout, self.key if like is None else like
         null_bias = self.null_bias.to(like.device) if layout.columns.null else None
         return GarmentKV(self.key.to(like), self.value.to(like), layout.counts, layout.heads, layout.columns, null_bias)
 
 
 class Bank(torch.nn.Module):
-    """The garments at every site.
-
-    Only the patcher and the patched MODEL own a bank: with the last clone of that MODEL it is gone.
-    """
+    """The garments at every site."""
 
     def __init__(self, sites: dict[str, GarmentKV]) -> None:
         super().__init__()
@@ -65,56 +65,96 @@ class Bank(torch.nn.Module):
         """The garments at one site, on the device and in the dtype of `like`."""
         return self.sites[site].garments(like)  # pyright: ignore[reportCallIssue]
 
+    def at_rest(self) -> dict[str, GarmentKV]:
+        """The garments of every site, wherever they are."""
+        return {key: site.garments() for key, site in self.sites.items()}  # pyright: ignore[reportCallIssue]
+
+
+class Wardrobe(torch.nn.Module):
+    """All that one Apply keeps of its garments: what the file makes of them, and how they read at each level of noise.
+
+    trained: None without a file. levels: none where no garment was read for reference; sigmas: their noise.
+    Only the patcher and the patched MODEL own a wardrobe: with the last clone of that MODEL it is gone.
+    """
+
+    def __init__(self, trained: Bank | None, levels: Sequence[Bank], sigmas: Sequence[float]) -> None:
+        super().__init__()
+        self.trained, self.levels, self.sigmas = trained, torch.nn.ModuleList(levels), tuple(sigmas)
+
+    def level(self, sigma: float) -> Bank:
+        """The garments as they read at the level that is nearest to a step's noise."""
+        return self.levels[nearest_level(sigma, self.sigmas)]  # pyright: ignore[reportReturnType]
+
+    @property
+    def layout(self) -> list[list[SiteLayout]]:
+        """Of the trained bank and of the first level; all levels are laid out alike."""
+        return [bank.layout for bank in (self.trained, *self.levels[:1]) if isinstance(bank, Bank)]
+
 
 @torch.inference_mode()
-def make_bank(model: Any, shape: UNetShape, garments: Sequence[Garment]) -> Any:
-    """Project the garments once, lay them out for attention, and wrap them for ComfyUI: a ModelPatcher over a Bank."""
+def make_wardrobe(model: Any, shape: UNetShape, garments: Sequence[Garment]) -> Any:
+    """Lay the garments out for attention, once, and wrap them for ComfyUI: a ModelPatcher over a Wardrobe."""
     device, dtype = model.load_device, compute_dtype(model)
     home = comfy.model_management.unet_offload_device()
+
+    def at_rest(sites: dict[str, GarmentKV]) -> Bank:
+        return Bank({key: _move(one, home) for key, one in sites.items()})
+
+    checkpoint = garments[0].anydressing.checkpoint
+    trained = None if checkpoint is None else at_rest(_trained_sites(shape, garments, checkpoint, device, dtype))
+    read = [garment for garment in garments if garment.levels]
+    sigmas = [level.sigma for level in read[0].levels] if read else []
+    levels = [at_rest(_level_sites(shape, read, index, device, dtype)) for index in range(len(sigmas))]
+    return _in_comfyuis_care(Wardrobe(trained, levels, sigmas), device, home)
+
+
+def _trained_sites(
+    shape: UNetShape, garments: Sequence[Garment], checkpoint: Checkpoint, device: Any, dtype: Any
+) -> dict[str, GarmentKV]:
+    """K' and V' (Eq. 6)."""
     regions = any(garment.region is not None for garment in garments)
     sites: dict[str, GarmentKV] = {}
     for index, site in enumerate(shape.sites):
-        pairs = [_project(garment, index, site, device, dtype) for garment in garments]
-        laid_out = garment_kv(
+        to_k, to_v = (weight.to(device, dtype) for weight in (checkpoint.to_k(site.key), checkpoint.to_v(site.key)))
+        pairs = [project_garment(garment.tokens[index].to(device, dtype), to_k, to_v) for garment in garments]
+        sites[site.key] = garment_kv(
             [key for key, _ in pairs],
             [value for _, value in pairs],
             shape.heads,
             weights=[garment.weight for garment in garments],
-            null=_null_token(garments[0], site, device, dtype),
+            null=_null_token(checkpoint, site, device, dtype),
             biased=regions,
         )
-        sites[site.key] = _move(laid_out, home)
-    return _in_comfyuis_care(Bank(sites), device, home)
+    return sites
 
 
-def _in_comfyuis_care(bank: Bank, device: torch.device, home: torch.device) -> Any:
+def _level_sites(
+    shape: UNetShape, garments: Sequence[Garment], level: int, device: Any, dtype: Any
+) -> dict[str, GarmentKV]:
+    """K_g and V_g at one level of noise."""
+    sites: dict[str, GarmentKV] = {}
+    for index, site in enumerate(reference_sites(shape)):
+        pairs = [[part.to(device, dtype) for part in garment.levels[level].tokens[index]] for garment in garments]
+        sites[site.key] = reference_kv([key for key, _ in pairs], [value for _, value in pairs], shape.heads)
+    return sites
+
+
+def _in_comfyuis_care(wardrobe: Wardrobe, device: torch.device, home: torch.device) -> Any:
     # Read at call time: ComfyUI rebinds CoreModelPatcher when dynamic VRAM is on.
     patcher_class = comfy.model_patcher.CoreModelPatcher
-    patcher = patcher_class(bank, load_device=device, offload_device=home)
+    patcher = patcher_class(wardrobe, load_device=device, offload_device=home)
     # How ComfyUI's MultiGPU node makes a copy for another card; without it that node refuses a dressed MODEL.
-    patcher.cached_patcher_init = (_copy_in_comfyuis_care, (bank, device, home))
+    patcher.cached_patcher_init = (_copy_in_comfyuis_care, (wardrobe, device, home))
     return patcher
 
 
-def _copy_in_comfyuis_care(bank: Bank, device: torch.device, home: torch.device) -> Any:
-    return _in_comfyuis_care(copy.deepcopy(bank), device, home)
+def _copy_in_comfyuis_care(wardrobe: Wardrobe, device: torch.device, home: torch.device) -> Any:
+    return _in_comfyuis_care(copy.deepcopy(wardrobe), device, home)
 
 
-def _project(garment: Garment, index: int, site: AttentionSite, device: Any, dtype: Any) -> tuple[Tensor, Tensor]:
-    tokens = [part.to(device, dtype) for part in garment.tokens[index]]
-    checkpoint = garment.anydressing.checkpoint
-    if checkpoint is None:
-        return tokens[0], tokens[1]
-    to_k, to_v = (weight.to(device, dtype) for weight in (checkpoint.to_k(site.key), checkpoint.to_v(site.key)))
-    return project_garment(tokens[0], to_k, to_v)
-
-
-def _null_token(garment: Garment, site: AttentionSite, device: Any, dtype: Any) -> tuple[Tensor, Tensor] | None:
-    checkpoint = garment.anydressing.checkpoint
-    null = None if checkpoint is None else checkpoint.null(site.key)
-    if null is None:
-        return None
-    return null[0].to(device, dtype), null[1].to(device, torch.float32)
+def _null_token(checkpoint: Checkpoint, site: AttentionSite, device: Any, dtype: Any) -> tuple[Tensor, Tensor] | None:
+    null = checkpoint.null(site.key)
+    return None if null is None else (null[0].to(device, dtype), null[1].to(device, torch.float32))
 
 
 def _move(garments: GarmentKV, home: Any) -> GarmentKV:

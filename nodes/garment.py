@@ -17,7 +17,7 @@ TRAINING_FREE = "training-free (no file)"
 
 @dataclass(frozen=True, repr=False)
 class AnyDressing:
-    """A loaded AnyDressing file. checkpoint is None in training-free mode: no LoRA, W_k' = W_k, W_v' = W_v."""
+    """A loaded AnyDressing file. checkpoint is None in reference mode, which takes no file."""
 
     name: str
     checkpoint: Checkpoint | None
@@ -36,20 +36,37 @@ class AnyDressing:
         return f"AnyDressing({self.name!r})"
 
 
+Tokens = tuple[Tensor, ...]
+"""What GarmentsNet leaves of a garment: F, (1, L_g, C), per site in the U-Net's order."""
+
+
+class Level(NamedTuple):
+    """A garment as reference mode reads it at one level of noise.
+
+    sigma: noise over signal. tokens: (K_g, V_g), (1, L_g, C) each, per site of `reference_sites`.
+    """
+
+    sigma: float
+    tokens: tuple[tuple[Tensor, Tensor], ...]
+
+
 class Garment(NamedTuple):
     """One encoded garment.
 
     A tuple holding plain tensors, so that ComfyUI's cache sees how much memory it keeps.
-    slot: which LoRA encoded it. content: digest of what came out of it. tokens: per site, in the U-Net's order,
-    (F,) or in training-free mode (K', V'), each (1, L_g, C). weight, start, end, region: what Garment Settings chose;
-    start and end are fractions of the sampling, region is (H, W) over the picture that is made.
+    slot: which LoRA encoded it. content: digest of what came out of it. tokens: F, none without a file. levels: as
+    reference mode reads it, none where that is off. words: what it is called, the mean embedding (C_text,), or None when
+    nobody can say where it belongs. weight, start, end, region: what Garment Settings chose; start and end are fractions of
+    the sampling, region is (H, W) over the picture that is made.
     """
 
     anydressing: AnyDressing
     unet: UNetShape
     slot: str
     content: str
-    tokens: tuple[tuple[Tensor, ...], ...]
+    tokens: Tokens
+    levels: tuple[Level, ...] = ()
+    words: Tensor | None = None
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0

@@ -7,7 +7,7 @@ One node for each garment: ComfyUI's output cache then re-encodes only the garme
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import comfy.utils
@@ -18,19 +18,24 @@ from torch import Tensor
 from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, is_whole, latent_size
+from ..anydressing_core.reference_attention import reference_sites
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import AttentionSite, UNetShape
-from .garment import AnyDressing, Garment
-from .garments_net import Tokens, garment_features
-from .inputs import choice, number, require_anydressing, require_model, require_vae
+from .garment import AnyDressing, Garment, Level, Tokens
+from .garments_net import garment_features
+from .inputs import choice, line, number, require_anydressing, require_clip, require_model, require_vae
 from .loader import known_slots
 from .notes import tell
 from .pictures import GarmentPicture, garment_picture, to_image
+from .reference_pass import read_levels
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
 from .unet import require_file_match, require_standard_context, unet_shape
+from .words import embedded_words, empty_prompt
 
 SIZES = ["full", "half", "custom"]
 TOKEN_BUDGETS = ["as trained", "all", "foreground"]
+
+NO_PLACES = " No clip is connected: garments are not kept to their places."
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +93,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     default="as trained",
                     advanced=True,
                     tooltip="all: the whole picture takes part. foreground: only the garment, which is faster. "
-                    "as trained: what the file says.",
+                    "as trained: what the file says; without a file, foreground.",
                 ),
                 io.Boolean.Input(
                     "keep_loras",
@@ -102,6 +107,25 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     optional=True,
                     tooltip="The mask is white around the garment and black on it, as Load Image's MASK of a transparent "
                     "picture is.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="Your checkpoint's CLIP. With it a garment that is dressed by reference keeps to the place of its "
+                    "words; without it garments may mix.",
+                ),
+                io.String.Input(
+                    "words",
+                    default="",
+                    optional=True,
+                    tooltip="What this garment is called, as your prompt calls it: striped polo shirt. Empty takes the slot's own "
+                    "word. Needs clip.",
+                ),
+                io.Boolean.Input(
+                    "reference",
+                    default=False,
+                    optional=True,
+                    tooltip="With a file: dress by reference as well, which brings colours nearer. Without a file it always does.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -127,32 +151,61 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         keep_loras: bool = False,
         mask: Any = None,
         invert_mask: bool = False,
+        clip: Any = None,
+        words: str = "",
+        reference: bool = False,
     ) -> io.NodeOutput:
         require_vae(vae)
         shape = _check_model(model, anydressing)
         _check_slot(slot, anydressing)
         canvas_size = _canvas_size(choice("size", size, SIZES), width, height, anydressing)
-        counted = _counted(choice("garment_tokens", garment_tokens, TOKEN_BUDGETS), anydressing)
+        text = _Text.of(clip, line("words", words), slot, shape)
         found = garment_picture(image, mask, invert=invert_mask)
         canvas = lay_out(found.picture, *canvas_size, found.mask)
+        counted = _counted(choice("garment_tokens", garment_tokens, TOKEN_BUDGETS), anydressing, canvas)
         _refuse_blank(canvas, found.origin, counted)
-        tell(cls, _words(canvas, found, counted))
-        progress = comfy.utils.ProgressBar(2)
+        by_reference = reference or anydressing.checkpoint is None
+        tell(cls, _words(canvas, found, counted) + (NO_PLACES if by_reference and text.words is None else ""))
+        progress = comfy.utils.ProgressBar(3)
+
+        def went_on() -> None:
+            progress.update(1)
+            comfy.model_management.throw_exception_if_processing_interrupted()
 
         latent = _encode_picture(vae, canvas.picture)
-        progress.update(1)
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        tokens = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
-        _refuse_not_finite(tokens)
+        went_on()
+        tokens: Tokens = ()
+        if anydressing.checkpoint is not None:
+            tokens = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
+        went_on()
+        levels = read_levels(model, shape, latent, text.empty, keep_loras=keep_loras) if by_reference else ()
         progress.update(1)
 
+        _refuse_not_finite(tokens, levels)
         if counted == "foreground":
-            tokens = _keep_foreground(shape, tokens, canvas.cells)
-        content = ordered_digest(latent, tokens[-1][0], slot, anydressing.identity)
-        _log(slot, canvas.picture, tokens)
-        garment = Garment(anydressing, shape, slot, content, tokens)
+            tokens, levels = _keep_foreground(shape, tokens, levels, canvas.cells)
+        content = ordered_digest(
+            latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity
+        )
+        _log(slot, canvas.picture, tokens, levels)
+        garment = Garment(anydressing, shape, slot, content, tokens, levels, text.words if by_reference else None)
         seen = canvas.picture if counted == "all" else canvas.preview
         return io.NodeOutput(garment, ui=ui.PreviewImage(to_image(seen), cls=cls))
+
+
+class _Text(NamedTuple):
+    """words: what the garment is called, (C_text,). empty: the empty prompt, (1, T, C_text). None without a CLIP."""
+
+    words: Tensor | None
+    empty: Tensor | None
+
+    @classmethod
+    def of(cls, clip: Any, words: str, slot: str, shape: UNetShape) -> _Text:
+        if clip is None:
+            return cls(None, None)
+        require_clip(clip)
+        width = shape.cross_attention_dim
+        return cls(embedded_words(clip, words, slot, width), empty_prompt(clip, width))
 
 
 def _check_model(model: Any, anydressing: AnyDressing) -> UNetShape:
@@ -195,11 +248,13 @@ def _canvas_size(size: str, width: int, height: int, anydressing: AnyDressing) -
     return half_size(anydressing.resolution) if size == "half" else anydressing.resolution
 
 
-def _counted(budget: str, anydressing: AnyDressing) -> str:
+def _counted(budget: str, anydressing: AnyDressing, canvas: GarmentCanvas) -> str:
     """Which tokens take part: "all" or "foreground"."""
     if budget != "as trained":
         return budget
-    return "all" if anydressing.checkpoint is None else anydressing.checkpoint.info.garment_tokens
+    if anydressing.checkpoint is not None:
+        return anydressing.checkpoint.info.garment_tokens
+    return "foreground" if canvas.cells.any() else "all"
 
 
 def _refuse_blank(canvas: GarmentCanvas, origin: str, counted: str) -> None:
@@ -262,8 +317,9 @@ def _encode_picture(vae: Any, canvas: Tensor) -> Tensor:
     return latent
 
 
-def _refuse_not_finite(tokens: Tokens) -> None:
-    if not all(bool(torch.isfinite(part).all()) for parts in tokens for part in parts):
+def _refuse_not_finite(tokens: Tokens, levels: tuple[Level, ...]) -> None:
+    parts = [*tokens, *(part for level in levels for pair in level.tokens for part in pair)]
+    if not all(bool(torch.isfinite(part).all()) for part in parts):
         raise refusal(
             "model:",
             "reading the garment gave NaN or infinity",
@@ -272,23 +328,34 @@ def _refuse_not_finite(tokens: Tokens) -> None:
         )
 
 
-def _keep_foreground(shape: UNetShape, tokens: Tokens, cells: Tensor) -> Tokens:
-    def kept_at(site: AttentionSite) -> Tensor:
-        return foreground_tokens(cells, site.grid(*cells.shape))
+def _keep_foreground(
+    shape: UNetShape, tokens: Tokens, levels: tuple[Level, ...], cells: Tensor
+) -> tuple[Tokens, tuple[Level, ...]]:
+    def kept(part: Tensor, site: AttentionSite) -> Tensor:
+        return part[:, foreground_tokens(cells, site.grid(*cells.shape)).to(part.device)]
 
-    return tuple(
-        tuple(part[:, kept_at(site).to(part.device)] for part in parts)
-        for site, parts in zip(shape.sites, tokens, strict=True)
+    trained = tuple(kept(part, site) for site, part in zip(shape.sites, tokens, strict=bool(tokens)))
+    read = tuple(
+        Level(
+            level.sigma,
+            tuple(
+                (kept(key, site), kept(value, site))
+                for site, (key, value) in zip(reference_sites(shape), level.tokens, strict=True)
+            ),
+        )
+        for level in levels
     )
+    return trained, read
 
 
-def _log(slot: str, canvas: Tensor, tokens: Tokens) -> None:
-    size = sum(part.numel() * part.element_size() for parts in tokens for part in parts)
+def _log(slot: str, canvas: Tensor, tokens: Tokens, levels: tuple[Level, ...]) -> None:
+    parts = [*tokens, *(part for level in levels for pair in level.tokens for part in pair)]
+    size = sum(part.numel() * part.element_size() for part in parts)
     logger.info(
         "AnyDressing: encoded %r at %d x %d (%d tokens at the finest site, %.0f MB kept)",
         slot,
         canvas.shape[-1],
         canvas.shape[-2],
-        tokens[0][0].shape[1],
+        max(part.shape[1] for part in parts),
         size / 1e6,
     )

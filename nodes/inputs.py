@@ -47,6 +47,23 @@ def require_vae(vae: Any) -> None:
     _require_wire("vae", vae, valid, "VAE", "a checkpoint loader")
 
 
+def require_clip(clip: Any) -> None:
+    """Raise ValueError unless this is what a CLIP wire carries."""
+    _require_wire("clip", clip, hasattr(clip, "encode_from_tokens"), "CLIP", "a checkpoint loader")
+
+
+def line(name: str, value: object) -> str:
+    """Return `value` when it is text. ComfyUI checks no linked value."""
+    if not isinstance(value, str):
+        raise refusal(
+            f"{name}:",
+            f"must be text, got {quote(value)}",
+            "The value came from a linked node or from outside the editor.",
+            f"write {name} into the node.",
+        )
+    return value
+
+
 def require_anydressing(value: Any) -> None:
     """Raise ValueError unless this is what an ANYDRESSING wire carries."""
     _require_wire("anydressing", value, isinstance(value, AnyDressing), "ANYDRESSING", "the AnyDressing Loader")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""AnyDressing Loader: a file in models/anydressing, or training-free mode without any."""
+"""AnyDressing Loader: a file in models/anydressing, or reference mode without any."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class AnyDressingLoader(io.ComfyNode):
             node_id="AnyDressingLoader",
             display_name="AnyDressing Loader",
             category=CATEGORY,
-            description="Loads an AnyDressing file. Without one, choose training-free: it looks at garments with "
-            "your checkpoint's own attention, which leaves traces of them, no likeness.",
+            description="Loads an AnyDressing file. Without one, choose training-free: garments are then dressed by "
+            "reference, with your checkpoint's own attention. No file is needed, and no download.",
             search_aliases=SEARCH_ALIASES,
             inputs=[
                 io.Combo.Input(
@@ -42,7 +42,7 @@ class AnyDressingLoader(io.ComfyNode):
                     options=[TRAINING_FREE, *folder_paths.get_filename_list(FOLDER)],
                     extra_dict={"anydressing_slots": slots_of_files()},  # web/anydressing.js reads it
                     tooltip="A .safetensors file in models/anydressing, or training-free: no file needed, any SD1.5 "
-                    "checkpoint, traces of the garments at best.",
+                    "checkpoint. Connect clip to Garment Encode then, so that each garment finds its place.",
                 )
             ],
             outputs=[
@@ -65,10 +65,7 @@ class AnyDressingLoader(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         if file == TRAINING_FREE:
-            logger.info(
-                "AnyDressing: training-free mode. Expect traces of the garments, and lower the strength if the picture "
-                "falls apart; a likeness takes a trained file."
-            )
+            logger.info("AnyDressing: no file. Garments are dressed by reference, with the checkpoint's own attention.")
             return io.NodeOutput(AnyDressing(TRAINING_FREE, None))
         path = model_path(file)
         try:

@@ -57,8 +57,12 @@ def require_standard_context(shape: UNetShape, model: Any) -> None:
 
 
 def compute_dtype(model: Any) -> torch.dtype:
-    """The dtype in which the loaded model computes; weights may be stored in another one (fp8, manual cast)."""
-    base = model.model
+    """The dtype in which a loaded MODEL computes; weights may be stored in another one (fp8, manual cast)."""
+    return dtype_of(model.model)
+
+
+def dtype_of(base: Any) -> torch.dtype:
+    """The same of the model within a MODEL."""
     return base.get_dtype() if base.manual_cast_dtype is None else base.manual_cast_dtype
 
 

@@ -48,8 +48,19 @@ def pack(host):
 
 
 @pytest.fixture(scope="session")
-def studio(host, pack):
+def studio_with_file(host, pack):
     return Studio(host, pack)
+
+
+@pytest.fixture(scope="session")
+def studio(studio_with_file):
+    return studio_with_file
+
+
+@pytest.fixture(scope="session")
+def studio_without_file(host, pack):
+    """The same where everybody is dressed by reference."""
+    return Studio(host, pack, file=False)
 
 
 def random_info(unet, **changes):
@@ -59,13 +70,13 @@ def random_info(unet, **changes):
 class Studio:
     """The reduced checkpoint, two prompts, three garments from one random file, and what artists do with them."""
 
-    def __init__(self, host, pack):
+    def __init__(self, host, pack, *, file=True):
         self.host, self.pack = host, pack
         loaded = host.nodes.CheckpointLoaderSimple().load_checkpoint("anydressing_random_sd15.safetensors")
         self.model, self.clip, self.vae = loaded
         self.prompts = {name: self.encode(name) for name in ("positive", "negative", "other", "")}
         self.positive, self.negative = self.prompts["positive"], self.prompts["negative"]
-        self.file = self.random_file()
+        self.file = self.random_file() if file else self.no_file
         self.garments = [self.garment(slot) for slot in ("upper", "lower", "hat")]
 
     def encode(self, text):
@@ -75,6 +86,12 @@ class Studio:
         """An AnyDressing value holding a random file for this very U-Net."""
         module = importlib.import_module("comfyui_anydressing.nodes.garment")
         return module.AnyDressing(name, self.random_checkpoint(seed=seed, **changes))
+
+    @property
+    def no_file(self):
+        """An AnyDressing value of reference mode."""
+        module = importlib.import_module("comfyui_anydressing.nodes.garment")
+        return module.AnyDressing(module.TRAINING_FREE, None)
 
     def random_checkpoint(self, *, seed=0, **changes):
         unet = importlib.import_module("comfyui_anydressing.nodes.unet")
@@ -89,6 +106,8 @@ class Studio:
         if picture is None:
             picture = self.picture(seed if seed is not None else sum(map(ord, slot)))
         node = self.pack["AnyDressingGarmentEncode"]
+        if (file or self.file).checkpoint is None:
+            inputs = {"clip": self.clip, "size": "custom", "width": 64, "height": 96} | inputs
         return self.run(node, model or self.model, self.vae, file or self.file, picture, slot, **inputs)
 
     def settings(self, garment, **inputs):

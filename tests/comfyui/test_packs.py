@@ -195,7 +195,7 @@ def test_a_model_that_lost_its_garments_says_so(studio):
     ids=str,
 )
 def test_a_region_of_another_shape_than_what_is_sampled_is_doubted_aloud(studio, caplog, region, doubted):
-    importlib.import_module("comfyui_anydressing.nodes.attention_patch").warn_once.cache_clear()
+    importlib.import_module("comfyui_anydressing.nodes.kernels").warn_once.cache_clear()
     mask = torch.zeros(1, *region)
     mask[:, : region[0] // 2] = 1
     studio.sample(studio.dress(garments=[studio.settings(studio.garments[0], region=mask)]))
@@ -204,7 +204,7 @@ def test_a_region_of_another_shape_than_what_is_sampled_is_doubted_aloud(studio,
 
 
 def test_the_doubt_is_heard_while_a_pack_keeps_the_log_silent(studio, caplog):
-    importlib.import_module("comfyui_anydressing.nodes.attention_patch").warn_once.cache_clear()
+    importlib.import_module("comfyui_anydressing.nodes.kernels").warn_once.cache_clear()
     caplog.set_level(logging.CRITICAL + 1)  # as Ultimate SD Upscale does for the whole of its sampling
     mask = torch.zeros(1, 64, 64)
     mask[:, :32] = 1
@@ -218,7 +218,7 @@ def test_the_doubt_is_heard_while_a_pack_keeps_the_log_silent(studio, caplog):
 
 def test_an_unknown_attention_backend_is_never_handed_widened_heads(studio, monkeypatch, caplog):
     attention = importlib.import_module("comfy.ldm.modules.attention")
-    module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
+    module = importlib.import_module("comfyui_anydressing.nodes.kernels")
     module.say_once.cache_clear()
     caplog.set_level("INFO")
     model = studio.dress(garments=[studio.garment("upper", file=studio.random_file("null", null_token=True))])

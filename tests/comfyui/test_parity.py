@@ -10,8 +10,11 @@ import importlib
 
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, project_garment
+from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, project_garment, split_heads
 from comfyui_anydressing.anydressing_core.lora import stack_loras
+from comfyui_anydressing.anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE, reference_sites
+from comfyui_anydressing.training.base.schedule import NoiseSchedule
+from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.processors import (
     DressingRole,
     GarmentsRole,
@@ -19,6 +22,7 @@ from comfyui_anydressing.training.model.processors import (
     garment_features,
     install,
 )
+from comfyui_anydressing.training.model.reference import Reference, read_garments
 from diffusers import UNet2DConditionModel
 
 pytestmark = pytest.mark.comfyui
@@ -41,22 +45,27 @@ def diffusers_unet(studio):
     return unet
 
 
-def conditional_call(studio, model):
-    """What ComfyUI's U-Net was given and said in the first step: (x, timestep, text, noise), per row by prompt name."""
-    calls = {}
+def every_call(studio, model, **options):
+    """What ComfyUI's U-Net was given and said: (prompt name, x, timestep, text, noise), for each row of each call."""
+    calls = []
 
     def record(executor, x, timesteps, context, *args, **kwargs):
         out = executor(x, timesteps, context, *args, **kwargs)
         for row, (text, noise) in enumerate(zip(context, out, strict=True)):
             name = "positive" if torch.allclose(text, studio.positive[0][0][0].to(text), atol=1e-4) else "negative"
-            calls.setdefault(name, (x[row : row + 1], timesteps[row : row + 1], text[None], noise[None].clone()))
+            calls.append((name, x[row : row + 1], timesteps[row : row + 1], text[None], noise[None].clone()))
         return out
 
     extension = importlib.import_module("comfy.patcher_extension")
     watched = model.clone()
     watched.add_wrapper_with_key(extension.WrappersMP.DIFFUSION_MODEL, "test_recorder", record)
-    studio.sample(watched, steps=1)
+    studio.sample(watched, **options)
     return calls
+
+
+def conditional_call(studio, model):
+    """The same of the first step: (x, timestep, text, noise), by prompt name."""
+    return {name: call for name, *call in every_call(studio, model, steps=1)}
 
 
 def stacked(checkpoint, slots):
@@ -111,7 +120,7 @@ def test_dressed_predictions_agree(studio, diffusers_unet, count, null, variant)
     features, garments = trainers_garments(studio, diffusers_unet, file.checkpoint, pictures, slots)
     for index, site in enumerate(file.checkpoint.info.unet.sites):
         for row, garment in enumerate(worn):
-            torch.testing.assert_close(garment.tokens[index][0][0], features[site.key][row], atol=TOLERANCE, rtol=1e-4)
+            torch.testing.assert_close(garment.tokens[index][0], features[site.key][row], atol=TOLERANCE, rtol=1e-4)
 
     calls = conditional_call(studio, studio.dress(garments=worn, strength=0.7))
     x, timestep, text, noise = calls["positive"]
@@ -123,3 +132,48 @@ def test_dressed_predictions_agree(studio, diffusers_unet, count, null, variant)
     torch.testing.assert_close(
         diffusers_unet(x, timestep, encoder_hidden_states=text).sample, noise, atol=TOLERANCE, rtol=0
     )
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["reference alone", "with a file"])
+@torch.inference_mode()
+def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet, both):
+    """Each step takes the nearest level of noise, and the places that the steps before it have found."""
+    file = studio.random_file("both") if both else studio.no_file
+    slots, pictures = SLOTS[:2], [studio.picture(seed) for seed in range(2)]
+    options = {"clip": studio.clip, "reference": both, "size": "custom", "width": 64, "height": 96}
+    worn = [
+        studio.garment(slot, file=file, image=picture, words=words, **options)
+        for slot, picture, words in zip(slots, pictures, ("striped polo shirt", ""), strict=True)
+    ]
+    calls = [call for call in every_call(studio, studio.dress(garments=worn), steps=4) if call[0] == "positive"]
+    assert len(calls) == 4
+
+    latents = torch.cat([studio.vae.encode(picture) for picture in pictures]) * 0.18215
+    outfits = Outfits(latents, slots, torch.tensor([[0, 1]]))
+    empty = words_module().empty_prompt(studio.clip, 768)
+    read = read_garments(diffusers_unet, NoiseSchedule.sd15(), outfits, empty)
+    for level, timestep in zip(worn[0].levels, read, strict=True):
+        last = reference_sites(worn[0].unet)[-1].key
+        ours = split_heads(read[timestep][last].key, 8)[..., : read[timestep][last].columns.dim].flatten(2)
+        torch.testing.assert_close(
+            ours[:, : read[timestep][last].counts[0]], level.tokens[-1][0], atol=TOLERANCE, rtol=1e-4
+        )
+    embedded = [
+        words_module().embedded_words(studio.clip, words, slot, 768)
+        for words, slot in (("striped polo shirt", "upper"), ("", "lower"))
+    ]
+    weights = torch.full((2,), WITH_FILE if both else WITHOUT_FILE)
+    reference = Reference(
+        read, weights, torch.stack(embedded)[None], torch.ones(1, 2).bool(), NoiseSchedule.sd15(), worn[0].unet
+    )
+    trained = trainers_garments(studio, diffusers_unet, file.checkpoint, pictures, slots)[1] if both else {}
+    for _, x, timestep, text, noise in calls:
+        role = DressingRole(trained, 0.7, reference.step(int(timestep), (12, 8)))
+        ours = dressed_prediction(diffusers_unet, x, timestep, text, role)
+        torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
+        reference.took(role.reference)
+    assert reference.places.among([0, 1]).std() > 1e-3
+
+
+def words_module():
+    return importlib.import_module("comfyui_anydressing.nodes.words")

@@ -82,3 +82,23 @@ def test_compiled_unconditional_rows_stay_undressed(studio, compiler):
             assert_close(after, before)
         else:
             assert (before - after).abs().max() > 1e-3 * before.abs().max()
+
+
+def test_compiled_pictures_are_dressed_by_reference_as_they_should(studio_without_file, compiler):
+    """Levels of noise and places change from step to step; nothing in the trace may keep those of the first."""
+    studio, compiled = studio_without_file, compiler("eager")
+    upper, lower, hat = studio.garments
+    steps = {"steps": 4}
+    want = {
+        "two garments": studio.sample(studio.dress(garments=[upper, lower]), **steps),
+        "weaker": studio.sample(studio.dress(garments=[upper, lower], strength=0.35), **steps),
+        "others": studio.sample(studio.dress(garments=[lower, hat]), **steps),
+        "undressed": studio.sample(studio.model, **steps),
+    }
+    base = compiled(studio.model)
+    assert_close(studio.sample(base, **steps), want["undressed"])
+    assert_close(studio.sample(studio.dress(base, [upper, lower]), **steps), want["two garments"])
+    assert_close(studio.sample(studio.dress(base, [upper, lower], strength=0.35), **steps), want["weaker"])
+    assert_close(studio.sample(studio.dress(base, [lower, hat]), **steps), want["others"])
+    assert_close(studio.sample(compiled(studio.dress(garments=[upper, lower])), **steps), want["two garments"])
+    assert_close(studio.sample(base, **steps), want["undressed"])

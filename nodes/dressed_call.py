@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The attention patches of one dressed U-Net call: at every site around whatever replaces its attention already.
+
+A static attn1 replacement would crash SAG and neuter PAG.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import torch
+from torch import Tensor
+
+from ..anydressing_core.canvas import region_on_grid
+from ..anydressing_core.dressing_attention import attention_maps, garment_attention
+from ..anydressing_core.refusals import refusal
+from ..anydressing_core.sites import UNetShape
+from .bank import Bank
+from .conditions import KEY
+from .kernels import attend_with, takes_only_plain_heads
+from .reference_call import ReferenceCall
+
+RECORDER = "anydressing_recorder"
+
+Replacement = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+
+NO_REGIONS = "remove the region from Garment Settings, or the node that tiles or merges tokens."
+
+
+@dataclass(frozen=True)
+class Worn:
+    """What one call wears.
+
+    who: tells recorders whose garments these are. rows: for each row of conditions whether it is dressed. active: which of
+    who's garments take part. regions: for each condition their masks (N, h, w), None without any. trained, strength: what
+    the file made of them, and lambda. reference: reference attention.
+    """
+
+    who: object
+    shape: UNetShape
+    rows: list[bool]
+    active: list[int]
+    regions: list[Tensor] | None
+    trained: Bank | None
+    strength: Tensor
+    reference: ReferenceCall | None
+
+
+class DressedCall:
+    """x: what the U-Net is given, (B, 4, h, w)."""
+
+    def __init__(self, worn: Worn, x: Tensor) -> None:
+        self.worn, self.size = worn, x.shape
+        self.shape, self.reference = worn.shape, worn.reference
+
+    def transformer_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """A copy of the options in which every site is dressed, around whatever replaces its attention already."""
+        options = options.copy()
+        options["patches_replace"] = patches = options.get("patches_replace", {}).copy()
+        patches["attn1"] = attn1 = patches.get("attn1", {}).copy()
+        attn1.update(self._patches(attn1, self._dressed_site, [site.key for site in self.shape.sites]))
+        if self.reference is not None and self.reference.word_keys:
+            patches["attn2"] = attn2 = patches.get("attn2", {}).copy()
+            attn2.update(self._patches(attn2, self._watched_text, [*self.reference.word_keys]))
+        return options
+
+    def _patches(
+        self, there: dict[Any, Replacement], make: Callable[[str, Replacement | None], Replacement], sites: list[str]
+    ) -> dict[Any, Replacement]:
+        return {
+            (*site.ldm_block, 0): make(site.key, there.get((*site.ldm_block, 0), there.get(site.ldm_block)))
+            for site in self.shape.sites
+            if site.key in sites
+        }
+
+    def structure_name(self, layout: object, taken: dict[str, Any]) -> str:
+        """A keyword whose *name* tells torch.compile this call's structure, of which `layout` is a part.
+
+        ComfyUI's TorchCompileModel drops every guard on transformer_options, so a compiled U-Net would ignore garments
+        or keep those of an earlier run. The names of keyword arguments are guarded; the U-Net ignores their values.
+        """
+        told = None if self.reference is None else (bool(self.reference.biases), bool(self.reference.word_keys))
+        structure = (self.worn.rows, self.worn.active, layout, told)
+        count = sum(name.startswith(f"{KEY}_") for name in taken)
+        return f"{KEY}_{count}_{zlib.crc32(repr(structure).encode()):08x}"
+
+    def _dressed_site(self, key: str, previous: Replacement | None) -> Replacement:
+        reference = None if self.reference is None or key not in self.reference.garments else self.reference
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+            spans = self._conditional(q)
+            terms = [] if self.worn.trained is None else self._garment_terms(key, q, spans, extra)
+            # All that needs q comes before `previous`: SEG's replacement writes into it.
+            if reference is None or not spans:
+                return _with_terms(self._own(previous, q, k, v, extra), terms)
+            if previous is None and not takes_only_plain_heads(extra):
+                return _with_terms(self._joint(reference, key, q, k, v, spans, extra), terms)
+            self._refuse_moved_tokens(key, q)
+            rows = _row_by_row(k, q)
+            parts = [reference.part(key, q, rows, span, attend_with(extra, True)) for span in spans]
+            if self.worn.trained is None:
+                for part in parts:
+                    self._tell(key, part.maps, extra)
+            own = self._own(previous, q, k, v, extra)
+            own = _on_rows(own, spans, lambda place, rows: parts[place].beside(rows))
+            return _with_terms(own, terms)
+
+        return attend
+
+    def _own(self, previous: Replacement | None, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        """What the picture's own tokens give, by whoever attends already."""
+        if previous is not None:
+            return previous(q, k, v, extra)
+        precision = extra.get("attn_precision")
+        return host_attention.optimized_attention(
+            q, k, v, self.shape.heads, attn_precision=precision, transformer_options=extra
+        )
+
+    def _joint(
+        self,
+        reference: ReferenceCall,
+        key: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spans: list[slice],
+        extra: dict[str, Any],
+    ) -> Tensor:
+        """One softmax over the picture's tokens and the garments' on the conditional rows, the plain one on the others."""
+        self._refuse_moved_tokens(key, q)
+        k, v = _row_by_row(k, q), _row_by_row(v, q)
+        parts: list[Tensor] = []
+        done = 0
+        for span in [*spans, slice(len(q), len(q))]:
+            plain = slice(done, span.start)
+            if len(q[plain]):
+                parts.append(self._own(None, q[plain], k[plain], v[plain], extra))
+            if len(q[span]):
+                joint, maps = reference.joint(key, q, k, v, span, attend_with(extra, True))
+                if self.worn.trained is None:
+                    self._tell(key, maps, extra)
+                parts.append(joint)
+            done = span.stop
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _watched_text(self, key: str, previous: Replacement | None) -> Replacement:
+        reference = self.reference
+        assert reference is not None
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+            if q.shape[0] == self.size[0] == k.shape[0]:
+                reference.look(key, q, k, self.shape.heads)
+            return self._own(previous, q, k, v, extra)
+
+        return attend
+
+    def _conditional(self, q: Tensor) -> list[slice]:
+        """The runs of conditional rows of q (B, L, C)."""
+        if q.shape[0] % self.size[0]:
+            return []  # a pack asks once more about some of the rows; which ones they are cannot be known
+        batch = q.shape[0] // len(self.worn.rows)
+        return [slice(first * batch, last * batch) for first, last, positive in _runs(self.worn.rows) if positive]
+
+    def _garment_terms(
+        self, key: str, q: Tensor, spans: list[slice], extra: dict[str, Any]
+    ) -> list[tuple[slice, Tensor]]:
+        """What the file's attention adds at a site, for each run of conditional rows of q (B, L, C)."""
+        assert self.worn.trained is not None
+        if not spans:
+            return []
+        garments = self.worn.trained.at(key, q).select(self.worn.active)
+        regions = self._regions_at_site(key, q)
+        terms: list[tuple[slice, Tensor]] = []
+        for span in spans:
+            masks = None if regions is None else regions[span]
+            attend = attend_with(extra, garments.columns.widened)
+            term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
+            if RECORDER in extra:
+                self._tell(key, attention_maps(q[span], garments, regions=masks, attend=attend), extra)
+            terms.append((span, self.worn.strength * term))
+        return terms
+
+    def _tell(self, key: str, maps: Tensor, extra: dict[str, Any]) -> None:
+        if RECORDER in extra:
+            extra[RECORDER](self.worn.who, key, self.worn.active, self._as_picture(key, maps))
+
+    def _regions_at_site(self, key: str, q: Tensor) -> Tensor | None:
+        """The masks on this site's grid, one row for each row of q: (B, L, N)."""
+        if self.worn.regions is None:
+            return None
+        grid = self._grid(key, q.shape[1], "region:", "so a region cannot be placed", NO_REGIONS)
+        batch = q.shape[0] // len(self.worn.rows)
+        per_row = [torch.stack([region_on_grid(mask, grid) for mask in masks], dim=-1) for masks in self.worn.regions]
+        return torch.stack(per_row).repeat_interleave(batch, dim=0)
+
+    def _refuse_moved_tokens(self, key: str, q: Tensor) -> None:
+        """Raise ValueError where a region cannot be placed; a place that cannot is left out."""
+        if self.worn.regions is not None:
+            self._grid(key, q.shape[1], "region:", "so a region cannot be placed", NO_REGIONS)
+
+    def _as_picture(self, key: str, maps: Tensor) -> Tensor:
+        """Maps (B, L, N) on their site's grid: (B, h, w, N)."""
+        remedy = "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens."
+        return maps.unflatten(1, self._grid(key, maps.shape[1], "model:", "so it cannot be mapped", remedy))
+
+    def _grid(self, key: str, tokens: int, name: str, so: str, remedy: str) -> tuple[int, int]:
+        """A site's height and width in tokens. Raises ValueError where tokens were moved, merged or cut into tiles."""
+        site = next(site for site in self.shape.sites if site.key == key)
+        height, width = site.grid(self.size[-2], self.size[-1])
+        if tokens != height * width:
+            why = f"A layer of {height} x {width} tokens was asked about {tokens}."
+            raise refusal(name, f"this MODEL rearranges its attention (HyperTile, ToMe), {so}", why, remedy)
+        return height, width
+
+
+def _row_by_row(x: Tensor, q: Tensor) -> Tensor:
+    """Keys or values as attention takes them: HyperTile cuts q alone into tiles, and the rest is cut as it lies."""
+    return x if len(x) == len(q) else x.reshape(len(q), -1, x.shape[-1])
+
+
+def _on_rows(out: Tensor, spans: Sequence[slice], change: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Attention's output (B, L, C) with some rows changed; the others keep their bits. change: of a span's number, rows."""
+    parts: list[Tensor] = []
+    done = 0
+    for place, span in enumerate(spans):
+        parts += [out[done : span.start], change(place, out[span])]
+        done = span.stop
+    parts = [part for part in (*parts, out[done:]) if len(part)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _with_terms(out: Tensor, terms: Sequence[tuple[slice, Tensor]]) -> Tensor:
+    """Attention's output (B, L, C) with the garments' terms on their rows."""
+    return _on_rows(out, [span for span, _ in terms], lambda place, rows: rows + terms[place][1])
+
+
+def _runs(rows: list[bool]) -> list[tuple[int, int, bool]]:
+    """Neighbouring rows of one kind, as (first, last + 1, kind)."""
+    edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1]), len(rows)]
+    return [(first, last, rows[first]) for first, last in pairwise(edges)]
