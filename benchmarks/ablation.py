@@ -11,13 +11,12 @@ Every command goes on where it was stopped. Two that name different arms share t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.checkpoint import Checkpoint, load_checkpoint
@@ -30,7 +29,6 @@ from comfyui_anydressing.training.dressing.build import make_dressing_task
 from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.dressing.export import START, precision_of
 from comfyui_anydressing.training.evaluation.arms import ARMS, StudyArm, arm_tensors
-from comfyui_anydressing.training.evaluation.metrics import Mean, interval
 from comfyui_anydressing.training.hardware import Hardware
 from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel
@@ -48,6 +46,7 @@ from PIL import Image
 from rich.console import Console
 
 from .outfit_sheet import outfit_sheet
+from .study import StudyPage
 
 DEMO = CHECKOUT / "demo"
 BASE = DEMO / "paper_doll_base.safetensors"
@@ -56,19 +55,6 @@ OUTFITS = 200
 PRESET = "paper-doll-ablation"
 SETTINGS = SamplingSettings(steps=20, guidance=4.0)
 """Of every arm, with the strength that it names; those of the demo."""
-SHOWN = (
-    "colour error, masked",
-    "DISTS, masked",
-    "palette error, free",
-    "own garment nearest of 33, free",
-    "swapped, free",
-    "attention IoU, free",
-    "leakage, free",
-    "scene recognised, free",
-    "pose recognised, free",
-)
-"""The columns of the page; everything else stands in ablation.json."""
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Folder = Annotated[Path, typer.Argument(help="Where runs, pictures and figures of all arms lie.")]
 Only = Annotated[list[str] | None, typer.Option(help="These arms; all of them when left out.")]
@@ -196,113 +182,13 @@ CHANGES = (
 )
 """From which arm to which the page shows what changes, outfit by outfit."""
 
-BEGIN, END = "<!-- figures: written by `python -m benchmarks.ablation page`; do not edit -->", "<!-- end of figures -->"
-
-
-@dataclass(frozen=True)
-class ArmRow:
-    """What is measured of an arm, or the difference of two. runs: seed -> what -> outfit -> value."""
-
-    name: str
-    title: str
-    runs: dict[int, dict[str, dict[str, float]]]
-
-    def mean(self, what: str) -> Mean | None:
-        """Over outfits of the mean over seeds, with its interval."""
-        of_outfits: dict[str, list[float]] = {}
-        for figures in self.runs.values():
-            for outfit, value in figures.get(what, {}).items():
-                of_outfits.setdefault(outfit, []).append(value)
-        return interval([float(np.mean(values)) for values in of_outfits.values()]) if of_outfits else None
-
-    def of_seeds(self, what: str) -> list[float]:
-        """Each seed's mean over outfits."""
-        return [float(np.mean([*values.values()])) for run in self.runs.values() if (values := run.get(what))]
-
-    def to(self, after: ArmRow) -> ArmRow:
-        """How much more `after` has, for each outfit and seed of both."""
-        runs = {
-            seed: {
-                what: {outfit: there[what][outfit] - value for outfit, value in of.items() if outfit in there[what]}
-                for what, of in here.items()
-                if what in there
-            }
-            for seed, here in self.runs.items()
-            if (there := after.runs.get(seed))
-        }
-        return ArmRow(f"{self.name} -> {after.name}", f"{self.title} -> {after.title}", runs)
-
-    def content(self) -> dict[str, object]:
-        """For ablation.json: a figure is its mean, the interval's ends and the number of outfits."""
-        names = dict.fromkeys(what for run in self.runs.values() for what in run)
-        found = {what: one for what in names if (one := self.mean(what)) is not None}
-        return {
-            "title": self.title,
-            "seeds": [*self.runs],
-            "figures": {what: [one.value, one.low, one.high, one.count] for what, one in found.items()},
-            "figures_of_seeds": {what: self.of_seeds(what) for what in found},
-        }
+PAGE_OF_ARMS = StudyPage("ablation", {name: arm.title for name, arm in ARMS.items()}, CHANGES)
 
 
 @app.command()
 def page(folder: Folder) -> None:
     """Write ablation.json and ablation.jpg in docs/evidence from the figures, and their tables into ablation.md there."""
-    path = PAGE / "ablation.md"
-    head, tail = _around(path.read_text(encoding="utf-8") if path.is_file() else f"{BEGIN}{END}\n")
-    rows = {name: row for name in ARMS if (row := _row(folder, name)).runs}
-    changes = [rows[before].to(rows[after]) for before, after in CHANGES if {before, after} <= rows.keys()]
-    content = {
-        "arms": {name: row.content() for name, row in rows.items()},
-        "changes": {change.name: change.content() for change in changes},
-    }
-    write_atomically(PAGE / "ablation.json", (json.dumps(content, indent=1) + "\n").encode())
-    sheet(folder, list(rows)).save(PAGE / "ablation.jpg", quality=88)
-    named = [replace(row, title=f"`{name}`: {row.title}") for name, row in rows.items()]
-    tables = f"{_table('arm', named, _figure)}\n{_table('change', changes, _difference)}"
-    write_atomically(path, f"{head}{BEGIN}\n\n{tables}\n{END}{tail}".encode())
-    print(tables)
-
-
-def _around(text: str) -> tuple[str, str]:
-    """What stands before and behind the figures of a page."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        why = f"Figures are written between the lines {BEGIN!r} and {END!r}."
-        raise refusal(str(PAGE / "ablation.md"), "has no place for the figures", why, "put both lines back.")
-    return before, after
-
-
-def _row(folder: Path, name: str) -> ArmRow:
-    runs: dict[int, dict[str, dict[str, float]]] = {}
-    for path in sorted(folder.glob(f"{name}-[0-9]*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
-        of = runs.setdefault(run["seed"], {})
-        for outfit, figures in run["figures"].items():
-            for what, value in figures.items():
-                of.setdefault(what, {})[outfit] = value
-    return ArmRow(name, ARMS[name].title, runs)
-
-
-def _figure(row: ArmRow, what: str) -> str:
-    return str(row.mean(what) or "")
-
-
-def _difference(change: ArmRow, what: str) -> str:
-    """Bold is what is surely not nothing: the interval does not hold 0, and all seeds lie on the same side of it."""
-    mean = change.mean(what)
-    if mean is None:
-        return ""
-    words = f"{mean.value:+.3g} [{mean.low:+.2g}, {mean.high:+.2g}]"
-    seeds = change.of_seeds(what)
-    sure = (mean.low > 0 and min(seeds) > 0) or (mean.high < 0 and max(seeds) < 0)
-    return f"**{words}**" if sure else words
-
-
-def _table(head: str, rows: Iterable[ArmRow], cell: Callable[[ArmRow, str], str]) -> str:
-    heads = [head, "seeds", *SHOWN]
-    lines = [[row.title, str(len(row.runs)), *(cell(row, what) for what in SHOWN)] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *lines))
+    print(PAGE_OF_ARMS.write(folder, PAGE, lambda names: sheet(folder, names)))
 
 
 def sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:

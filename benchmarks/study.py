@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A study's page: figures of many arms on the same outfits, side by side and change by change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.refusals import refusal
+from comfyui_anydressing.training.evaluation.metrics import Mean, interval
+from PIL import Image
+
+SHOWN = (
+    "colour error, masked",
+    "DISTS, masked",
+    "palette error, free",
+    "own garment nearest of 33, free",
+    "swapped, free",
+    "attention IoU, free",
+    "leakage, free",
+    "scene recognised, free",
+    "pose recognised, free",
+)
+"""The columns of the page; everything else stands in ablation.json."""
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """What is measured of an arm, or the difference of two. runs: seed -> what -> outfit -> value."""
+
+    name: str
+    title: str
+    runs: dict[int, dict[str, dict[str, float]]]
+
+    def mean(self, what: str) -> Mean | None:
+        """Over outfits of the mean over seeds, with its interval."""
+        of_outfits: dict[str, list[float]] = {}
+        for figures in self.runs.values():
+            for outfit, value in figures.get(what, {}).items():
+                of_outfits.setdefault(outfit, []).append(value)
+        return interval([float(np.mean(values)) for values in of_outfits.values()]) if of_outfits else None
+
+    def of_seeds(self, what: str) -> list[float]:
+        """Each seed's mean over outfits."""
+        return [float(np.mean([*values.values()])) for run in self.runs.values() if (values := run.get(what))]
+
+    def to(self, after: ArmRow) -> ArmRow:
+        """How much more `after` has, for each outfit and seed of both."""
+        runs = {
+            seed: {
+                what: {outfit: there[what][outfit] - value for outfit, value in of.items() if outfit in there[what]}
+                for what, of in here.items()
+                if what in there
+            }
+            for seed, here in self.runs.items()
+            if (there := after.runs.get(seed))
+        }
+        return ArmRow(f"{self.name} -> {after.name}", f"{self.title} -> {after.title}", runs)
+
+    def content(self) -> dict[str, object]:
+        """For ablation.json: a figure is its mean, the interval's ends and the number of outfits."""
+        names = dict.fromkeys(what for run in self.runs.values() for what in run)
+        found = {what: one for what in names if (one := self.mean(what)) is not None}
+        return {
+            "title": self.title,
+            "seeds": [*self.runs],
+            "figures": {what: [one.value, one.low, one.high, one.count] for what, one in found.items()},
+            "figures_of_seeds": {what: self.of_seeds(what) for what in found},
+        }
+
+
+def read_row(folder: Path, name: str, title: str) -> ArmRow:
+    """All runs of an arm, NAME-SEED.json in a folder."""
+    runs: dict[int, dict[str, dict[str, float]]] = {}
+    for path in sorted(folder.glob(f"{name}-[0-9]*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        of = runs.setdefault(run["seed"], {})
+        for outfit, figures in run["figures"].items():
+            for what, value in figures.items():
+                of.setdefault(what, {})[outfit] = value
+    return ArmRow(name, title, runs)
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """Where a study's figures are shown: `NAME.json`, `NAME.jpg`, and tables between two lines of `NAME.md`.
+
+    titles: of the arms, in their order. changes: from which arm to which the page shows what changes, outfit by outfit.
+    """
+
+    name: str
+    titles: Mapping[str, str]
+    changes: Sequence[tuple[str, str]]
+
+    @property
+    def begin(self) -> str:
+        """The line before the tables."""
+        return f"<!-- figures: written by `python -m benchmarks.{self.name} page`; do not edit -->"
+
+    @property
+    def end(self) -> str:
+        """The line behind them."""
+        return "<!-- end of figures -->"
+
+    def write(self, figures: Path, page: Path, sheet: Callable[[Sequence[str]], Image.Image]) -> str:
+        """Write all three into the folder `page` from the figures of a folder; returns the tables.
+
+        sheet: draws a picture of the arms that have figures.
+        """
+        path = page / f"{self.name}.md"
+        head, tail = self._around(path)
+        rows = {name: row for name, title in self.titles.items() if (row := read_row(figures, name, title)).runs}
+        changes = [rows[before].to(rows[after]) for before, after in self.changes if {before, after} <= rows.keys()]
+        content = {
+            "arms": {name: row.content() for name, row in rows.items()},
+            "changes": {change.name: change.content() for change in changes},
+        }
+        write_atomically(page / f"{self.name}.json", (json.dumps(content, indent=1) + "\n").encode())
+        sheet(list(rows)).save(page / f"{self.name}.jpg", quality=88)
+        named = [replace(row, title=f"`{name}`: {row.title}") for name, row in rows.items()]
+        tables = f"{_table('arm', named, _figure)}\n{_table('change', changes, _difference)}"
+        write_atomically(path, f"{head}{self.begin}\n\n{tables}\n{self.end}{tail}".encode())
+        return tables
+
+    def _around(self, path: Path) -> tuple[str, str]:
+        """What stands before and behind the figures of the page."""
+        text = path.read_text(encoding="utf-8") if path.is_file() else f"{self.begin}{self.end}\n"
+        before, begin, rest = text.partition(self.begin)
+        _, end, after = rest.partition(self.end)
+        if not (begin and end):
+            why = f"Figures are written between the lines {self.begin!r} and {self.end!r}."
+            raise refusal(str(path), "has no place for the figures", why, "put both lines back.")
+        return before, after
+
+
+def _figure(row: ArmRow, what: str) -> str:
+    return str(row.mean(what) or "")
+
+
+def _difference(change: ArmRow, what: str) -> str:
+    """Bold is what is surely not nothing: the interval does not hold 0, and all seeds lie on the same side of it."""
+    mean = change.mean(what)
+    if mean is None:
+        return ""
+    words = f"{mean.value:+.3g} [{mean.low:+.2g}, {mean.high:+.2g}]"
+    seeds = change.of_seeds(what)
+    sure = (mean.low > 0 and min(seeds) > 0) or (mean.high < 0 and max(seeds) < 0)
+    return f"**{words}**" if sure else words
+
+
+def _table(head: str, rows: Iterable[ArmRow], cell: Callable[[ArmRow, str], str]) -> str:
+    heads = [head, "seeds", *SHOWN]
+    lines = [[row.title, str(len(row.runs)), *(cell(row, what) for what in SHOWN)] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *lines))
