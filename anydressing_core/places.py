@@ -6,8 +6,8 @@ position in the prompt needs to be known. How much the pixel looks for them, bes
 
     sigmoid(q . k_words / sqrt d  -  log sum_t exp(q . k_t / sqrt d)),    mean over heads.
 
-The mean over the layers of `probe_sites`, smoothed over the steps and over neighbours and divided by its maximum, is a garment's map; a
-softmax between the garments' maps gives each its place. The first step has no map yet, and so no places.
+Smoothed over the steps and divided by its maximum this is a garment's map; a softmax between the garments' maps, and a
+constant that stands for anything else, gives each its place. The first step has no map yet, and so no places.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from .garment_kv import split_heads
 from .reference_attention import reference_sites
 from .sites import AttentionSite, UNetShape
 
-SHARPNESS = 8.0
+SHARPNESS = 16.0
 """What a map of 1 outweighs one of 0 by, as a logit."""
 
+ELSEWHERE = 0.5
+"""Where no map is above this, no garment belongs."""
+
 KEPT = 0.7
-"""What a step keeps of the maps of those before it."""
-
-BLUR = 5
-"""Over so many latent cells, each way, a map is averaged."""
-
+"""What a step keeps of the map of those before it."""
 
 PROBE_TOKENS = 16
 """A grid of about 16 x 16 tokens knows words best: coarser ones are noise, finer ones see edges."""
@@ -39,18 +38,15 @@ PROBE_TOKENS = 16
 OF_SLOTS = {"upper": "shirt", "lower": "trousers", "outer": "coat"}
 
 
-def probe_sites(shape: UNetShape, size: tuple[int, int]) -> tuple[AttentionSite, ...]:
-    """The sites at whose cross-attention words are looked for: the decoder's that are nearest to PROBE_TOKENS a side.
-
-    size: h and w of the latent.
+def probe_site(shape: UNetShape, size: tuple[int, int]) -> AttentionSite:
+    """The site at whose cross-attention words are looked for: of the decoder's that are nearest to PROBE_TOKENS a side,
+    the first. size: h and w of the latent.
     """
-    decoder = reference_sites(shape)
 
     def away(site: AttentionSite) -> float:
         return abs(math.log(math.sqrt(math.prod(site.grid(*size))) / PROBE_TOKENS))
 
-    nearest = min(map(away, decoder))
-    return tuple(site for site in decoder if away(site) == nearest)
+    return min(reference_sites(shape), key=away)  # the first of the nearest
 
 
 def words_for(slot: str, words: str = "") -> str:
@@ -76,22 +72,21 @@ class Places:
     def __init__(self) -> None:
         self._mean: Tensor | None = None
 
-    def see(self, maps: Sequence[Tensor], size: tuple[int, int]) -> None:
-        """Take in a step's `word_maps`, each (B, h_s, w_s, N) on its layer's grid. size: of the latent."""
-        fine = [functional.interpolate(one.movedim(-1, 1), size, mode="bilinear") for one in maps]
-        mean = torch.stack(fine).mean(dim=0)
-        if self._mean is not None and self._mean.shape == mean.shape:
-            mean = KEPT * self._mean + (1 - KEPT) * mean
-        self._mean = mean
+    def see(self, maps: Tensor, size: tuple[int, int]) -> None:
+        """Take in a step's `word_maps` (B, h_s, w_s, N), on their layer's grid. size: of the latent."""
+        seen = functional.interpolate(maps.movedim(-1, 1), size, mode="bilinear")
+        if self._mean is not None and self._mean.shape == seen.shape:
+            seen = KEPT * self._mean + (1 - KEPT) * seen
+        self._mean = seen
 
     def among(self, garments: Sequence[int]) -> Tensor | None:
-        """p_k of some garments at every latent pixel, adding up to 1 over them: (B, n, h, w); None before the first step."""
+        """p_k of some garments at every latent pixel, (B, n, h, w), adding up to 1 at most; None before the first step."""
         if self._mean is None:
             return None
         maps = self._mean[:, list(garments)]
         maps = maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)
-        maps = functional.avg_pool2d(maps, BLUR, 1, BLUR // 2, count_include_pad=False)
-        return (SHARPNESS * maps).softmax(dim=1)
+        elsewhere = torch.full_like(maps[:, :1], ELSEWHERE)
+        return (SHARPNESS * torch.cat([maps, elsewhere], dim=1)).softmax(dim=1)[:, :-1]
 
 
 def on_grid(field: Tensor, grid: tuple[int, int]) -> Tensor:

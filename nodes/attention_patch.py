@@ -191,7 +191,7 @@ class Dressing:
         ]
         batch = x.shape[0] // len(fields)
         ready = biases(self.shape, fields, weights, batch, size)
-        keys: dict[str, Tensor] = {}
+        keys = None
         if run is not None and self.words:
             words = torch.stack([*self.words.values()])[None].to(x.device)
             keys = word_keys(model.diffusion_model, self.shape, size, words, dtype_of(model))

@@ -64,9 +64,9 @@ class DressedCall:
         options["patches_replace"] = patches = options.get("patches_replace", {}).copy()
         patches["attn1"] = attn1 = patches.get("attn1", {}).copy()
         attn1.update(self._patches(attn1, self._dressed_site, [site.key for site in self.shape.sites]))
-        if self.reference is not None and self.reference.word_keys:
+        if self.reference is not None and self.reference.word_keys is not None:
             patches["attn2"] = attn2 = patches.get("attn2", {}).copy()
-            attn2.update(self._patches(attn2, self._watched_text, [*self.reference.word_keys]))
+            attn2.update(self._patches(attn2, self._watched_text, [self.reference.word_keys[0]]))
         return options
 
     def _patches(
@@ -84,7 +84,7 @@ class DressedCall:
         ComfyUI's TorchCompileModel drops every guard on transformer_options, so a compiled U-Net would ignore garments
         or keep those of an earlier run. The names of keyword arguments are guarded; the U-Net ignores their values.
         """
-        told = None if self.reference is None else (bool(self.reference.biases), bool(self.reference.word_keys))
+        told = None if self.reference is None else (bool(self.reference.biases), self.reference.word_keys is not None)
         structure = (self.worn.rows, self.worn.active, layout, told)
         count = sum(name.startswith(f"{KEY}_") for name in taken)
         return f"{KEY}_{count}_{zlib.crc32(repr(structure).encode()):08x}"
@@ -154,7 +154,7 @@ class DressedCall:
 
         def attend(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
             if q.shape[0] == self.size[0] == k.shape[0]:
-                reference.look(key, q, k, self.shape.heads)
+                reference.look(q, k, self.shape.heads)
             return self._own(previous, q, k, v, extra)
 
         return attend

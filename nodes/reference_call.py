@@ -6,6 +6,7 @@ All that depends on the step or on the pictures is made ready before the call, o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..anydressing_core.garment_kv import Attend, GarmentKV
-from ..anydressing_core.places import on_grid, probe_sites, word_maps
+from ..anydressing_core.places import on_grid, probe_site, word_maps
 from ..anydressing_core.reference_attention import (
     GarmentsPart,
     garment_bias,
@@ -31,15 +32,15 @@ class ReferenceCall:
     """What one call of the U-Net takes of reference mode.
 
     garments: site key -> K_g, V_g of those that take part, N. weights: w_k, (N,). biases: site key -> b (R, L, N), for the
-    R rows of the call; none where every garment goes everywhere. word_keys: site key -> (1, n, C), looked for at its
-    cross-attention. looks: filled by the call, site key -> (R, L, n).
+    R rows of the call; none where every garment goes everywhere. word_keys: of the probe's site, its key and (1, n, C).
+    looks: filled by the call, one (R, L, n).
     """
 
     garments: Mapping[str, GarmentKV]
     weights: Tensor
     biases: Mapping[str, Tensor]
-    word_keys: Mapping[str, Tensor]
-    looks: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    word_keys: tuple[str, Tensor] | None
+    looks: list[Tensor] = field(default_factory=list[Tensor])
 
     def joint(self, site: str, q: Tensor, k: Tensor, v: Tensor, span: slice, attend: Attend) -> tuple[Tensor, Tensor]:
         """Z and A of some rows of q, k, v: (B, L, C) and (B, L, N)."""
@@ -51,9 +52,10 @@ class ReferenceCall:
         garments, bias = self._at(site, q, span)
         return garments_part(q[span], k[span], garments, bias, attend=attend)
 
-    def look(self, site: str, q: Tensor, k: Tensor, heads: int) -> None:
-        """See at a site's cross-attention what every row looks for."""
-        self.looks[site] = word_maps(q, k, self.word_keys[site].to(q), heads)
+    def look(self, q: Tensor, k: Tensor, heads: int) -> None:
+        """See at the probe's cross-attention what every row looks for."""
+        assert self.word_keys is not None
+        self.looks.append(word_maps(q, k, self.word_keys[1].to(q), heads))
 
     def _at(self, site: str, q: Tensor, span: slice) -> tuple[GarmentKV, Tensor]:
         garments = self.garments[site]
@@ -66,13 +68,11 @@ class ReferenceCall:
 
 def word_keys(
     unet: Any, shape: UNetShape, size: tuple[int, int], words: Tensor, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """The probe's keys of words (1, n, C_text), through the U-Net's own modules, wherever their weights rest."""
-    unet = getattr(unet, "_orig_mod", unet)
-    return {
-        site.key: unet.get_submodule(site.ldm_name.removesuffix("1") + "2").to_k(words.to(dtype))
-        for site in probe_sites(shape, size)
-    }
+) -> tuple[str, Tensor]:
+    """The probe's site and its keys of words (1, n, C_text), through the U-Net's own module, wherever its weights rest."""
+    site = probe_site(shape, size)
+    attention = getattr(unet, "_orig_mod", unet).get_submodule(site.ldm_name.removesuffix("1") + "2")
+    return site.key, attention.to_k(words.to(dtype))
 
 
 def biases(
@@ -100,13 +100,11 @@ def learn(
     size: tuple[int, int],
 ) -> None:
     """Let the run know where a call looked for the garments' words. rows: the conditional ones, None for the others."""
-    grids = {site.key: site.grid(*size) for site in shape.sites}
-    seen = {key: maps.unflatten(1, grids[key]) for key, maps in call.looks.items() if _fits(maps, grids[key])}
-    for index, row in enumerate(rows):
-        if row is not None and seen:
-            span = slice(index * run.batch, (index + 1) * run.batch)
-            run.places[who, row].see([maps[span] for maps in seen.values()], size)
-
-
-def _fits(maps: Tensor, grid: tuple[int, int]) -> bool:
-    return maps.shape[1] == grid[0] * grid[1]
+    grid = probe_site(shape, size).grid(*size)
+    for maps in call.looks:
+        if maps.shape[1] != math.prod(grid):
+            continue  # tokens were merged or moved
+        seen = maps.unflatten(1, grid)
+        for index, row in enumerate(rows):
+            if row is not None:
+                run.places[who, row].see(seen[index * run.batch : (index + 1) * run.batch], size)

@@ -71,7 +71,9 @@ def test_what_may_be_chance_is_not_bold(written):
 
 
 def test_words_around_the_figures_stay(written, tmp_path):
-    (tmp_path / "ablation.md").write_text(f"# Ours\n{ablation.PAGE_OF_ARMS.begin} former {ablation.PAGE_OF_ARMS.end}\nThe order holds.\n")
+    (tmp_path / "ablation.md").write_text(
+        f"# Ours\n{ablation.PAGE_OF_ARMS.begin} former {ablation.PAGE_OF_ARMS.end}\nThe order holds.\n"
+    )
     page, _ = written({"base-0": {1: 0.2}})
     assert page.startswith("# Ours\n")
     assert page.endswith("\nThe order holds.\n")

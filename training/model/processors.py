@@ -59,17 +59,17 @@ class ReferenceStep:
     """What one call of the U-Net takes of reference mode.
 
     garments: site key -> K_g and V_g, where attention is joint. weights: w_k, (N,). places: (B, N, h, w), or None for
-    everywhere. words: (B, N, C_text), looked for at the cross-attentions of `probe`; None leaves that out. size: of the
-    latent. looks: filled by the call, site key -> (B, h_s, w_s, N).
+    everywhere. words: (B, N, C_text), looked for at the cross-attention of the site `probe`; None leaves that out. size:
+    of the latent. looks: filled by the call, one (B, h_s, w_s, N).
     """
 
     garments: Mapping[str, GarmentKV]
     weights: Tensor
     places: Tensor | None
     words: Tensor | None
-    probe: frozenset[str]
+    probe: str
     size: tuple[int, int]
-    looks: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    looks: list[Tensor] = field(default_factory=list[Tensor])
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,9 @@ class TextProcessor:
             return torch.zeros_like(hidden_states)
         query, key, value = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         step = role.reference if isinstance(role, DressingRole) else None
-        if step is not None and step.words is not None and self.site.key in step.probe:
+        if step is not None and step.words is not None and self.site.key == step.probe:
             maps = word_maps(query, key, attn.to_k(step.words), attn.heads)
-            step.looks[self.site.key] = maps.unflatten(1, self.site.grid(*step.size))
+            step.looks.append(maps.unflatten(1, self.site.grid(*step.size)))
         query, key, value = (rearrange(x, "b l (h d) -> b h l d", h=attn.heads) for x in (query, key, value))
         out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attention_mask)
         return attn.to_out[0](rearrange(out, "b h l d -> b l (h d)"))

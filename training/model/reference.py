@@ -17,7 +17,7 @@ from torch import Tensor
 from ...anydressing_core.canvas import foreground_tokens
 from ...anydressing_core.garment_kv import GarmentKV
 from ...anydressing_core.noise_levels import LEVELS, SEED, level_fractions, nearest_level
-from ...anydressing_core.places import Places, probe_sites
+from ...anydressing_core.places import Places, probe_site
 from ...anydressing_core.reference_attention import reference_kv, reference_sites
 from ...anydressing_core.sites import AttentionSite, UNetShape
 from ..base.schedule import NoiseSchedule
@@ -98,13 +98,13 @@ class Reference:
         if places is not None:  # what would be a garment's that somebody lacks is left to the others
             worn = self.present[:, :, None, None]
             places = places * worn / (1 - (places * ~worn).sum(dim=1, keepdim=True)).clamp(min=1e-6)
-        probe = frozenset(site.key for site in probe_sites(self.shape, size))
+        probe = probe_site(self.shape, size).key
         return ReferenceStep(self.levels[known[nearest]], self.weights, places, self.words, probe, size)
 
     def took(self, step: ReferenceStep) -> None:
         """Learn from a call where the garments' words were looked for."""
-        if step.looks:
-            self.places.see(list(step.looks.values()), step.size)
+        for look in step.looks:
+            self.places.see(look, step.size)
 
     def _sigma(self, timestep: int) -> float:
         signal = float(self.schedule.alphas_cumprod[timestep])
