@@ -16,7 +16,8 @@ class Outfits:
     latents: (G, 4, h, w), all garments of the batch, the VAE's mode, scaled. slots: the kind of each, (G,).
     worn: (B, N) long, which garments each person wears, -1 where fewer than N. Everybody wears at least one.
     cells: (G, h, w) bool, which latent cells show the garment, or None when nobody knows. words: what each is called, its
-    mean embedding (G, C_text), or None when nobody says.
+    mean embedding (G, C_text), or None when nobody says. regions: (G, h, w) in [0, 1], where in the new picture each may go,
+    in place of its words.
     """
 
     latents: Tensor
@@ -24,3 +25,4 @@ class Outfits:
     worn: Tensor
     cells: Tensor | None = None
     words: Tensor | None = None
+    regions: Tensor | None = None

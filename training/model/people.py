@@ -25,13 +25,15 @@ class EncodedGarment:
     """A garment to be worn; one object worn by several people is encoded once for all in a batch.
 
     latents: (4, h, w), the VAE's mode, scaled. cells: (h, w) bool, which latent cells show it. words: what it is called,
-    the mean embedding (C_text,). None where nobody knows, the same for all garments.
+    the mean embedding (C_text,). region: (h, w) in [0, 1], where in the new picture it may go, by reference. None where
+    nobody says, the same for all garments.
     """
 
     slot: str
     latents: Tensor
     cells: Tensor | None = None
     words: Tensor | None = None
+    region: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -123,15 +125,20 @@ def _outfits(people: Sequence[Person], unet: UNet2DConditionModel) -> Outfits:
     most = max(len(person.garments) for person in people)
     worn = [[garments.index(garment) for garment in person.garments] for person in people]
     worn = [row + [-1] * (most - len(row)) for row in worn]
-    cells, words = (
-        [part for part in parts if part is not None]
-        for parts in zip(*((garment.cells, garment.words) for garment in garments), strict=True)
-    )
-    assert {len(cells), len(words)} <= {0, len(garments)}
+    told = [_of_all([getattr(garment, name) for garment in garments]) for name in ("cells", "words", "region")]
+    cells, words, regions = (None if part is None else part.to(unet.device) for part in told)
     return Outfits(
         torch.stack([garment.latents for garment in garments]).to(unet.device, unet.dtype),
         [garment.slot for garment in garments],
         torch.tensor(worn, device=unet.device),
-        torch.stack(cells).to(unet.device) if cells else None,
-        torch.stack(words).to(unet.device) if words else None,
+        cells,
+        words,
+        regions,
     )
+
+
+def _of_all(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """What is told of every garment, or of none."""
+    there = [part for part in parts if part is not None]
+    assert len(there) in (0, len(parts))
+    return torch.stack(there) if there else None

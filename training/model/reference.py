@@ -79,7 +79,7 @@ class Reference:
     """What one sampling run knows of its garments: read once, and where they go, which each step tells the next.
 
     levels: from `read_garments`. weights: w_k, (N,). words: (B, N, C_text), or None where places are off. present: (B, N)
-    bool, which garments each person wears.
+    bool, which garments each person wears. regions: (B, N, h, w), in place of words.
     """
 
     levels: Mapping[int, Mapping[str, GarmentKV]]
@@ -88,13 +88,16 @@ class Reference:
     present: Tensor
     schedule: NoiseSchedule
     shape: UNetShape
+    regions: Tensor | None = None
     places: Places = field(default_factory=Places)
 
     def step(self, timestep: int, size: tuple[int, int]) -> ReferenceStep:
         """What a step's call takes with it. size: of the latent."""
         known = list(self.levels)
         nearest = nearest_level(self._sigma(timestep), [self._sigma(level) for level in known])
-        places = self.places.among(range(len(self.weights)))
+        places = self.regions
+        if places is None:
+            places = self.places.among(range(len(self.weights)))
         if places is not None:  # what would be a garment's that somebody lacks is left to the others
             worn = self.present[:, :, None, None]
             places = places * worn / (1 - (places * ~worn).sum(dim=1, keepdim=True)).clamp(min=1e-6)

@@ -42,12 +42,14 @@ class ReferenceDresser:
         """Read a batch's garments; None at strength 0."""
         if strength == 0:
             return None
-        levels = read_garments(self.unet, self._base.schedule, outfits, self._no_text)
+        worn, device = outfits.worn.clamp(min=0), self.unet.device
         weight = (WITHOUT_FILE if self._trained is None else WITH_FILE) * strength / STRENGTH
-        weights = torch.full((outfits.worn.shape[1],), weight, device=self.unet.device)
-        words = (
-            None
-            if outfits.words is None
-            else outfits.words[outfits.worn.clamp(min=0)].to(self.unet.device, self.unet.dtype)
+        return Reference(
+            read_garments(self.unet, self._base.schedule, outfits, self._no_text),
+            torch.full((outfits.worn.shape[1],), weight, device=device),
+            None if outfits.words is None else outfits.words[worn].to(device, self.unet.dtype),
+            outfits.worn >= 0,
+            self._base.schedule,
+            self._base.shape,
+            None if outfits.regions is None else outfits.regions[worn],
         )
-        return Reference(levels, weights, words, outfits.worn >= 0, self._base.schedule, self._base.shape)

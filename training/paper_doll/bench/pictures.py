@@ -13,7 +13,7 @@ Pictures are made here and measured elsewhere (`measures`): a new measure needs 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,25 @@ def anew_mask(masks: Sequence[np.ndarray[Any, Any]]) -> Tensor:
     return functional.max_pool2d(wide, CELL)[0] > 0
 
 
+def encode_garment(
+    slot: str, worn: Sample, wearer: Sample, preparation: Preparation, base: BaseModel, half: bool
+) -> EncodedGarment:
+    """A garment laid flat, called by its kind. worn: whose it is. wearer: who is dressed in it. half: at half its size."""
+    height, width = half_size(preparation.resolution) if half else preparation.resolution
+    canvas = lay_out(as_signed(worn.garments[slot].flat_lay)[None], height, width)
+    words = base.encode_words(worn.labels.garments[slot].kind)
+    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells, words)
+
+
+EncodeGarment = Callable[[str, Sample, Sample, Preparation, BaseModel, bool], EncodedGarment]
+
+
 @dataclass(frozen=True)
 class BenchPlan:
     """How many held-out outfits are dressed, and how.
 
     slots: what is worn, all that the model knows when empty. half: garments are read at half their size. at_once: how
-    many pictures, which changes them by rounding only.
+    many pictures, which changes them by rounding only. encode: how a garment is made ready.
     """
 
     count: int
@@ -83,6 +96,7 @@ class BenchPlan:
     ways: Sequence[str] = WAYS
     half: bool = False
     at_once: int = 4
+    encode: EncodeGarment = encode_garment
 
 
 def make_pictures(
@@ -149,7 +163,7 @@ def _dressed(one: Outfit, plan: BenchPlan, info: Preparation, base: BaseModel) -
     """The person of each picture, by its name."""
     truth, slots, ways = one.truth, plan.slots, plan.ways
     text = base.encode_text([truth.caption])[0]
-    own = {slot: _garment(slot, truth, info, base, plan.half) for slot in slots}
+    own = {slot: plan.encode(slot, truth, truth, info, base, plan.half) for slot in slots}
     clean = base.encode_mode(as_signed(truth.person)[None])[0]
     masks = {slot: truth.garments[slot].mask for slot in slots}
     all_anew, name = (clean, anew_mask(list(masks.values()))), str(one.seed)
@@ -157,7 +171,7 @@ def _dressed(one: Outfit, plan: BenchPlan, info: Preparation, base: BaseModel) -
     if "masked" in ways:
         people["masked"] = Person(name, text, list(own.values()), all_anew)
     if "shuffled" in ways:
-        others = [_garment(slot, one.others[slot], info, base, plan.half) for slot in slots]
+        others = [plan.encode(slot, one.others[slot], truth, info, base, plan.half) for slot in slots]
         people["shuffled"] = Person(name, text, others, all_anew)
     for slot in slots if "only" in ways else ():
         if masks[slot].any():
@@ -167,13 +181,6 @@ def _dressed(one: Outfit, plan: BenchPlan, info: Preparation, base: BaseModel) -
     if "undressed" in ways:
         people["undressed"] = Person(name, text)
     return people
-
-
-def _garment(slot: str, worn: Sample, info: Preparation, base: BaseModel, half: bool) -> EncodedGarment:
-    height, width = half_size(info.resolution) if half else info.resolution
-    canvas = lay_out(as_signed(worn.garments[slot].flat_lay)[None], height, width)
-    words = base.encode_words(worn.labels.garments[slot].kind)
-    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells, words)
 
 
 def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], made_from: dict[str, Any]) -> None:

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reference mode on the paper-doll world: what each of its choices is worth, beside the trained file, and with it.
+
+    python -m benchmarks.reference measure FOLDER [--only ARM ...] [--outfits N]
+    python -m benchmarks.reference page FOLDER
+
+`measure` goes on where it was stopped. Two that name different arms share the work between two cores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.latents import latent_size
+from comfyui_anydressing.anydressing_core.noise_levels import LEVELS
+from comfyui_anydressing.anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE
+from comfyui_anydressing.anydressing_core.refusals import refusal
+from comfyui_anydressing.dev.comfyui import CHECKOUT
+from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
+from comfyui_anydressing.training.base.model import BaseModel, load_base
+from comfyui_anydressing.training.dressing.finished import dressing_model, load_file
+from comfyui_anydressing.training.model.dresser import Dresser, Preparation
+from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.outfits import Outfits
+from comfyui_anydressing.training.model.people import EncodedGarment
+from comfyui_anydressing.training.model.processors import ReferenceStep
+from comfyui_anydressing.training.model.reference import Reference, level_timesteps, read_garments
+from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
+from comfyui_anydressing.training.model.sampling import SamplingSettings
+from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
+from comfyui_anydressing.training.paper_doll.bench.pictures import (
+    ABOUT,
+    FIRST,
+    BenchPlan,
+    encode_garment,
+    make_pictures,
+)
+from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
+from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
+from comfyui_anydressing.training.paper_doll.world.samples import Sample
+from comfyui_anydressing.training.progress import Course
+from comfyui_anydressing.training.run.display import open_display
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional
+
+from .outfit_sheet import outfit_sheet
+from .study import StudyPage
+
+DEMO = CHECKOUT / "demo"
+BASE, FILE = DEMO / "paper_doll_base.safetensors", DEMO / "anydressing" / "paper_doll.safetensors"
+PAGE = CHECKOUT / "docs" / "evidence"
+OUTFITS = 100
+SETTINGS = SamplingSettings(steps=20, guidance=4.0)
+RESOLUTION = (384, 288)
+BOTH, FREE = ("masked", "free"), ("free",)
+
+
+@dataclass(frozen=True)
+class ReferenceArm:
+    """A way of dressing; the defaults are reference mode's own.
+
+    weight: w, 0 without reference. file: lambda of the shipped file, 0 without it. levels: of noise at which a garment is
+    read, None for every step's own. stages: of the U-Net, whose sites join. text: what the garment's pass is told. places:
+    how they are found. start: of the sampling, before which nothing is worn. foreground: only the garment's own tokens.
+    half: garments at half their size. slots: what is worn. ways: which pictures are made.
+    """
+
+    title: str
+    weight: float = WITHOUT_FILE
+    file: float = 0.0
+    levels: int | None = LEVELS
+    stages: tuple[str, ...] = ("up",)
+    text: Literal["empty", "caption", "silent"] = "empty"
+    places: Literal["words", "slot", "prompt", "true", "none"] = "words"
+    start: float = 0.0
+    foreground: bool = True
+    half: bool = False
+    slots: tuple[str, ...] = ("upper", "lower")
+    ways: tuple[str, ...] = BOTH
+
+
+_EVERYWHERE = ("down", "mid", "up")
+_DEFAULT, _WITH = ReferenceArm("reference mode"), ReferenceArm("file and reference", WITH_FILE, 0.7)
+
+ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
+    {
+        "file": ReferenceArm("the shipped file, strength 1", 0.0, 1.0),
+        "reference": _DEFAULT,
+        "both": _WITH,
+        "levels_1": replace(_DEFAULT, title="one level of noise", levels=1, ways=FREE),
+        "levels_2": replace(_DEFAULT, title="two levels", levels=2, ways=FREE),
+        "levels_8": replace(_DEFAULT, title="eight levels", levels=8, ways=FREE),
+        "levels_all": replace(_DEFAULT, title="every step's own level", levels=None, ways=FREE),
+        "no_places": replace(_DEFAULT, title="no places", places="none", ways=FREE),
+        "slot_words": replace(_DEFAULT, title="places by the slots' own words", places="slot", ways=FREE),
+        "prompt_places": replace(
+            _DEFAULT, title="places by the words' positions in the prompt", places="prompt", ways=FREE
+        ),
+        "true_places": replace(_DEFAULT, title="places by the true masks", places="true"),
+        "caption": replace(_DEFAULT, title="the garment's pass is told its caption", text="caption", ways=FREE),
+        "silent": replace(
+            _DEFAULT, title="the garment's pass is told nothing, cross-attention silenced", text="silent", ways=FREE
+        ),
+        "all_tokens": replace(_DEFAULT, title="all tokens of the garment's picture", foreground=False, ways=FREE),
+        "all_sites": replace(_DEFAULT, title="at all sites", stages=_EVERYWHERE, ways=FREE),
+        "mid_up": replace(_DEFAULT, title="at the middle's and the decoder's sites", stages=("mid", "up"), ways=FREE),
+        "half_weight": replace(_DEFAULT, title="half the weight", weight=WITHOUT_FILE / 2, ways=FREE),
+        "double_weight": replace(_DEFAULT, title="double the weight", weight=WITHOUT_FILE * 2, ways=FREE),
+        "late_start": replace(_DEFAULT, title="from a tenth of the sampling on", start=0.1, ways=FREE),
+        "half_size": replace(_DEFAULT, title="garments at half size", half=True),
+        "upper_alone": replace(_DEFAULT, title="one garment: upper", slots=("upper",)),
+        "lower_alone": replace(_DEFAULT, title="one garment: lower", slots=("lower",)),
+        "three": replace(_DEFAULT, title="three garments", slots=("upper", "lower", "hat")),
+        "file_upper": ReferenceArm("the file, one garment: upper", 0.0, 1.0, slots=("upper",)),
+        "file_three": ReferenceArm("the file, three garments", 0.0, 1.0, slots=("upper", "lower", "hat")),
+        "both_file_1": replace(_WITH, title="file at 1 and reference", file=1.0),
+        "both_file_half": replace(_WITH, title="file at 0.5 and reference", file=0.5),
+        "both_weight_half": replace(_WITH, title="file and half the reference", weight=WITH_FILE / 2),
+        "both_weight_double": replace(_WITH, title="file and double the reference", weight=WITH_FILE * 2),
+        "both_all_sites": replace(_WITH, title="file and reference at all sites", stages=_EVERYWHERE),
+    }
+)
+"""By name, in the order of the page."""
+
+CHANGES = (
+    ("file", "reference"),
+    ("file", "both"),
+    *(
+        ("reference", name)
+        for name, arm in ARMS.items()
+        if arm.file == 0 and len(arm.slots) == 2 and name != "reference"
+    ),
+    *(("both", name) for name in ARMS if name.startswith("both_")),
+    ("file_upper", "upper_alone"),
+    ("file_three", "three"),
+)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Folder = Annotated[Path, typer.Argument(help="Where pictures and figures of all arms lie.")]
+Only = Annotated[list[str] | None, typer.Option(help="These arms; all of them when left out.")]
+
+
+class StudyDresser:
+    """Dresses as an arm says. Without reference it is the file's own model."""
+
+    def __init__(self, arm: ReferenceArm, base: BaseModel, trained: DressingModel) -> None:
+        self._arm, self._base = arm, base
+        self._own = ReferenceDresser(base, RESOLUTION, trained if arm.file else None)
+        self._texts = {"empty": base.encode_text([""])[0], "silent": None}
+        self.unet = base.unet
+        self.preparation = Preparation(trained.preparation.slots, RESOLUTION)
+
+    def garments(self, outfits: Outfits) -> Any:
+        """Of the file, where it takes part."""
+        return self._own.garments(outfits)
+
+    def reference(self, outfits: Outfits, strength: float) -> Reference | None:
+        """As the arm says."""
+        arm, base = self._arm, self._base
+        if arm.weight == 0:
+            return None
+        steps = [timestep for timestep, _ in SETTINGS.timesteps]
+        worn = outfits.worn
+        words = None if outfits.words is None else outfits.words[worn].to(self.unet.device, self.unet.dtype)
+        return StudyReference(
+            read_garments(
+                self.unet,
+                base.schedule,
+                outfits if arm.foreground else replace(outfits, cells=None),
+                self._caption(outfits) if arm.text == "caption" else self._texts[arm.text],
+                timesteps=steps if arm.levels is None else level_timesteps(arm.levels),
+                sites=[site for site in base.shape.sites if site.stage in arm.stages],
+            ),
+            torch.full((worn.shape[1],), arm.weight),
+            None if arm.places in ("true", "none") else words,
+            worn >= 0,
+            base.schedule,
+            base.shape,
+            None if outfits.regions is None else outfits.regions[worn],
+            begins=1 - arm.start,
+        )
+
+    def _caption(self, outfits: Outfits) -> Tensor:
+        captions = {"upper": "a shirt", "lower": "a skirt", "hat": "a cap"}
+        return self._base.encode_text([f"a product photo of {captions[slot]}" for slot in outfits.slots])
+
+
+class StudyReference(Reference):
+    """begins: the share of the schedule, 1 being pure noise, from which on garments are worn."""
+
+    def __init__(self, *told: Any, begins: float) -> None:
+        super().__init__(*told)
+        self._begins = begins
+
+    def step(self, timestep: int, size: tuple[int, int]) -> ReferenceStep:
+        """Nothing joins before the beginning, but places are looked for."""
+        step = super().step(timestep, size)
+        return step if timestep <= 999 * self._begins else replace(step, garments={})
+
+
+def encode(
+    arm: ReferenceArm, slot: str, worn: Sample, wearer: Sample, preparation: Preparation, base: BaseModel, half: bool
+) -> EncodedGarment:
+    """A garment with the words, or the region, that an arm gives it."""
+    garment = encode_garment(slot, worn, wearer, preparation, base, half)
+    if arm.places == "slot":
+        return replace(garment, words=base.encode_words({"upper": "shirt", "lower": "trousers"}.get(slot, slot)))
+    if arm.places == "prompt":
+        return replace(garment, words=_in_prompt(base, wearer.caption, wearer.labels.garments[slot].kind))
+    if arm.places == "true":
+        mask = torch.from_numpy(wearer.garments[slot].mask).float()[None]
+        return replace(garment, region=functional.adaptive_avg_pool2d(mask, latent_size(preparation.resolution))[0])
+    return garment
+
+
+def _in_prompt(base: BaseModel, prompt: str, word: str) -> Tensor:
+    """The mean embedding of a word's tokens where the prompt has them."""
+    ids, own = (base.tokenizer([text])["input_ids"][0] for text in (prompt, word))
+    own = own[1:-1]
+    first = next(place for place in range(len(ids)) if ids[place : place + len(own)] == own)
+    return base.encode_text([prompt])[0, first : first + len(own)].mean(dim=0)
+
+
+@app.command()
+def measure(
+    folder: Folder,
+    only: Only = None,
+    outfits: int = OUTFITS,
+    precision: Precision = PrecisionName.bf16,
+    device: Device = "auto",
+) -> None:
+    """Dress held-out people in every arm's way, and measure; pictures that are there are kept."""
+    for name in only or ():
+        if name not in ARMS:
+            raise refusal("--only:", f"there is no arm {name!r}", f"They are: {', '.join(ARMS)}.", "name one of these.")
+    checkpoint = load_file(FILE)
+    base = load_base(BASE, hardware_of(precision, device).for_file("fp32"))
+    judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
+    parser = load_parser(DEMO / "paper_doll_parser.safetensors")
+    display = open_display(Console())
+    trained = dressing_model(checkpoint, base)
+    for name in only or ARMS:
+        arm = ARMS[name]
+        print(f"== {name}: {arm.title}", flush=True)
+        dresser: Dresser = StudyDresser(arm, base, trained)
+        settings = replace(SETTINGS, strength=arm.file)
+        plan = BenchPlan(outfits, settings, arm.slots, arm.ways, arm.half, encode=partial(encode, arm))
+        course = Course(display.work)
+        make_pictures(dresser, repr(arm), base, folder / "pictures" / name, plan, course=course)
+        undressed = folder / ("undressed_hats" if "hat" in arm.slots else "undressed")
+        nobody = BenchPlan(outfits, SETTINGS, arm.slots if "hat" in arm.slots else ("upper", "lower"), ("undressed",))
+        make_pictures(dresser, "nobody", base, undressed, nobody, course=course)
+        figures, _ = outfit_figures(folder / "pictures" / name, base, judge, parser, display.work, undressed)
+        content = {"arm": name, "title": arm.title, "seed": 0, "figures": figures}
+        write_atomically(folder / f"{name}-0.json", json.dumps(content, indent=1).encode())
+
+
+@app.command()
+def page(folder: Folder) -> None:
+    """Write reference.json and reference.jpg in docs/evidence from the figures, and their tables into reference.md there."""
+    study = StudyPage("reference", {name: arm.title for name, arm in ARMS.items()}, CHANGES)
+    print(study.write(folder, PAGE, partial(_sheet, folder)))
+
+
+def _sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
+    """A column for each arm in both garments, a row for each outfit."""
+    about = json.loads((folder / "undressed" / str(FIRST) / ABOUT).read_text(encoding="utf-8"))
+
+    def where(name: str, seed: int) -> Path:
+        return folder / "pictures" / name / str(seed) / "free.png"
+
+    def undressed(seed: int) -> Path:
+        return folder / "undressed" / str(seed) / "undressed.png"
+
+    shown = {name: partial(where, name) for name in names if ARMS[name].slots == ("upper", "lower")}
+    columns = {"undressed": undressed, **shown}
+    return outfit_sheet(range(FIRST, FIRST + outfits), about["slots"], tuple(about["size"]), columns)
+
+
+if __name__ == "__main__":
+    app()
