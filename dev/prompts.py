@@ -20,7 +20,8 @@ def garment_pictures(prompt: Prompt) -> list[Path]:
         if node["class_type"] == "LoadImage":
             paths.append(OWN_GARMENTS / node["inputs"]["image"])
         elif node["class_type"] == "AnyDressingExampleGarment":
-            paths.append(DOLLS_GARMENTS / f"{node['inputs']['garment']}.png")
+            name = f"{node['inputs']['garment']}.png"
+            paths += [folder / name for folder in (DOLLS_GARMENTS, OWN_GARMENTS) if (folder / name).is_file()]
     return paths
 
 

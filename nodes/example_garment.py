@@ -15,7 +15,9 @@ from ..anydressing_core.pixels import as_unit
 from ..anydressing_core.refusals import refusal
 from .types import CATEGORY, SEARCH_ALIASES
 
-FOLDER = Path(__file__).parents[1] / "demo" / "garments"
+PACK = Path(__file__).parents[1]
+FOLDERS = (PACK / "demo" / "garments", PACK / "workflows" / "garments")
+"""The paper doll's wardrobe, and painted cloth for real checkpoints."""
 
 
 class AnyDressingExampleGarment(io.ComfyNode):
@@ -27,8 +29,8 @@ class AnyDressingExampleGarment(io.ComfyNode):
             node_id="AnyDressingExampleGarment",
             display_name="AnyDressing Example Garment",
             category=f"{CATEGORY}/demo",
-            description="A garment of the paper doll's wardrobe, for the demo checkpoint. For your own garments use "
-            "Load Image.",
+            description="A garment that comes with the pack: of the paper doll's wardrobe, or painted cloth for your own "
+            "checkpoint. For your own garments use Load Image.",
             search_aliases=[*SEARCH_ALIASES, "paper doll"],
             inputs=[
                 io.Combo.Input(
@@ -49,7 +51,7 @@ class AnyDressingExampleGarment(io.ComfyNode):
                 f"The pack has: {', '.join(example_garments()) or 'none, its installation is incomplete'}.",
                 "choose one of these, or use Load Image with a picture of your own.",
             )
-        with Image.open(FOLDER / f"{garment}.png") as picture:
+        with Image.open(_path_of(garment)) as picture:
             pixels = np.array(picture.convert("RGB"))
         image = as_unit(pixels)[None].movedim(1, -1)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
@@ -66,9 +68,17 @@ def serve_example_garments() -> None:
         name = request.match_info["name"]
         if name not in example_garments():
             raise web.HTTPNotFound
-        return web.FileResponse(FOLDER / f"{name}.png")
+        return web.FileResponse(_path_of(name))
 
 
 def example_garments() -> list[str]:
-    """The names of the garments that are there."""
-    return sorted(path.stem for path in FOLDER.glob("*.png"))
+    """The names of the garments that are there, the doll's first."""
+    return list(_paths())
+
+
+def _paths() -> dict[str, Path]:
+    return {path.stem: path for folder in FOLDERS for path in sorted(folder.glob("*.png"))}
+
+
+def _path_of(garment: str) -> Path:
+    return _paths()[garment]

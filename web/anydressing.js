@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// What only the page can do: offer the slots that the connected file knows, count garment sockets from 1, and show an
-// example garment before it is run. Nothing depends on it: without this file every node works, and says at Run what it must.
+// What only the page can do: offer the slots that the connected file knows, count garment sockets from 1, show an example
+// garment before it is run, and let new nodes begin with what is best while saved ones keep what they were made with.
+// Nothing depends on it: without this file every node works, and says at Run what it must.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -62,9 +63,38 @@ async function showExample(node) {
   node.graph.setDirtyCanvas(true, true);
 }
 
+let isNew = true; // a node that is created now is the artist's, not one of a file without widget values
+
+/** A new node dresses by reference beside a file, too; one that was saved before there was such a choice does not. */
+function chooseReference(encode) {
+  const reference = widgetOf(encode, "reference");
+  if (!reference) return;
+  const place = encode.widgets.indexOf(reference);
+  reference.value = isNew;
+  const before = encode.onConfigure;
+  encode.onConfigure = function (saved, ...rest) {
+    if (saved.widgets_values && place >= saved.widgets_values.length) reference.value = false;
+    return before?.call(this, saved, ...rest);
+  };
+}
+
+/** While a file in the API's format is opened, which names only the inputs that it was made with, no node is new. */
+function watchApiFiles() {
+  const load = app.loadApiJson;
+  app.loadApiJson = function (...args) {
+    isNew = false;
+    try {
+      return load.apply(this, args);
+    } finally {
+      isNew = true;
+    }
+  };
+}
+
 const SETUP = {
   AnyDressingGarmentEncode(node) {
     follow(node, "onConnectionsChange", () => offerSlots(node));
+    chooseReference(node);
   },
   AnyDressingLoader(node) {
     const file = widgetOf(node, "file");
@@ -84,6 +114,7 @@ const SETUP = {
 
 app.registerExtension({
   name: "AnyDressing",
+  setup: watchApiFiles,
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (nodeData.name === "AnyDressingLoader") {
       slotsOfFiles = nodeData.input?.required?.file?.[1]?.anydressing_slots ?? {};

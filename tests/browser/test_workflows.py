@@ -88,7 +88,7 @@ def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     assert shown["AnyDressingGarmentEncode"] == (288, 384)
     assert shown["AnyDressingAttentionMaps"] == (288, 384)
     told = dict(frontend.shown_texts())
-    assert "the plain ground around it is read along" in told["AnyDressingGarmentEncode"]
+    assert "the plain ground around it is " in told["AnyDressingGarmentEncode"]
     assert "upper: orange" in told["AnyDressingAttentionMaps"]
     assert "confusion 0." in told["AnyDressingAttentionMaps"]
     assert frontend.prompt() == read(WORKFLOWS / "api" / f"{name}.json")  # what is told stays out of the workflow
@@ -146,11 +146,16 @@ def test_only_example_garments_are_served(frontend):
         assert frontend.page.evaluate(status, name) == 404
 
 
-def test_a_workflow_saved_before_masks_could_be_inverted_opens_and_sends_the_same_prompt(frontend):
+@pytest.mark.parametrize(
+    "since", [{"invert_mask", "clip", "words", "reference"}, {"clip", "words", "reference"}], ids=len
+)
+def test_a_workflow_saved_before_there_were_these_inputs_opens_and_sends_the_same_prompt(frontend, since):
     workflow = read(WORKFLOWS / "02_one_garment.json")
     (encode,) = (node for node in workflow["nodes"] if node["type"] == "AnyDressingGarmentEncode")
-    assert encode["inputs"].pop()["name"] == "invert_mask"
-    assert encode["widgets_values"].pop() is False
+    later = [entry for entry in encode["inputs"] if entry["name"] in since]
+    assert {entry["name"] for entry in later} == since
+    encode["inputs"] = [entry for entry in encode["inputs"] if entry not in later]
+    del encode["widgets_values"][-sum("widget" in entry for entry in later) :]
     assert frontend.open(workflow).is_clean
     assert frontend.prompt() == read(WORKFLOWS / "api" / "02_one_garment.json")
 
@@ -168,3 +173,39 @@ def test_the_artists_workflow_is_accepted_as_it_is(frontend):
     assert frontend.open(workflow).is_clean
     assert frontend.run().status == "success"
     assert frontend.page_errors == []
+
+
+REFERENCE = """() => app.graph._nodes.filter(n => n.comfyClass === 'AnyDressingGarmentEncode')
+    .map(n => n.widgets.find(w => w.name === 'reference').value)"""
+ADD = """() => {
+    const node = LiteGraph.createNode('AnyDressingGarmentEncode')
+    app.graph.add(node)
+    return node.widgets.find(w => w.name === 'reference').value
+}"""
+
+
+def test_a_new_node_dresses_by_reference_too_and_a_saved_one_as_it_did(canvas):
+    """`words` and `reference` are the last widgets: a graph that was saved before them has two values less."""
+    saved = read(WORKFLOWS / "01_two_garments.json")
+    for node in saved["nodes"]:
+        if node["type"] == "AnyDressingGarmentEncode":
+            assert node["widgets_values"][-2:] == ["", False]
+            node["widgets_values"] = node["widgets_values"][:-2]
+    canvas.open(saved)
+    assert canvas.page.evaluate(REFERENCE) == [False, False]
+    assert canvas.page.evaluate(ADD) is True
+    both = read(WORKFLOWS / "01_two_garments.json")
+    for node in both["nodes"]:
+        if node["type"] == "AnyDressingGarmentEncode":
+            node["widgets_values"][-1] = True
+    canvas.open(both)
+    assert canvas.page.evaluate(REFERENCE) == [True, True]
+
+
+def test_a_prompt_from_before_opens_as_it_was(canvas):
+    prompt = read(WORKFLOWS / "api" / "01_two_garments.json")
+    for node in prompt.values():
+        for name in ("words", "reference"):
+            node["inputs"].pop(name, None)
+    canvas.open(canvas.api_to_ui(prompt, "before"))
+    assert canvas.page.evaluate(REFERENCE) == [False, False]

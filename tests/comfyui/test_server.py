@@ -59,6 +59,8 @@ def shipped(root):
 def graph(shipped):
     """The shipped workflow, smaller: two steps of 64 x 96 pixels."""
     graph = copy.deepcopy(shipped)
+    for node, picture in ((UPPER_PICTURE, "upper_breton.png"), (LOWER_PICTURE, "lower_denim.png")):
+        graph[node] = {"class_type": "LoadImage", "inputs": {"image": picture}}  # an artist's own, in their place
     for node in (UPPER, LOWER):
         graph[node]["inputs"].update(size="custom", width=64, height=96)
     graph["10"]["inputs"].update(width=64, height=96)
@@ -172,7 +174,13 @@ def test_the_garments_are_shown_as_the_network_sees_them(server, graph):
     assert Image.open(io.BytesIO(result.images[UPPER][0])).size == (72, 96)
 
 
-SHIPPED = ("01_two_garments", "02_one_garment", "03_three_garments", "10_sd15_two_garments")
+SHIPPED = (
+    "01_two_garments",
+    "02_one_garment",
+    "03_three_garments",
+    "04_with_and_without_file",
+    "10_sd15_two_garments",
+)
 
 
 def small(root, name):
