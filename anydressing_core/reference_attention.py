@@ -43,6 +43,15 @@ def reference_kv(
     return garment_kv(keys, values, heads, token_mask=token_mask, biased=True, maps=True)
 
 
+def fair_weight(weight: float, canvas: tuple[int, int], size: tuple[int, int]) -> float:
+    """w_k of a garment that counts as if its canvas had as many tokens as the picture.
+
+    Else one that was read at half its size, or a second pass at twice the picture's, would show a quarter of it.
+    canvas, size: h and w of the garment's latent and of the picture's.
+    """
+    return weight * math.prod(size) / math.prod(canvas)
+
+
 def garment_bias(weights: Tensor, places: Tensor | None = None) -> Tensor:
     """b_k at every pixel: (B or 1, L or 1, N).
 

@@ -183,6 +183,7 @@ class StudyDresser:
                 sites=[site for site in base.shape.sites if site.stage in arm.stages],
             ),
             torch.full((worn.shape[1],), arm.weight),
+            (outfits.latents.shape[-2], outfits.latents.shape[-1]),
             None if arm.places in ("true", "none") else words,
             worn >= 0,
             base.schedule,

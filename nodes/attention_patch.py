@@ -16,6 +16,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from ..anydressing_core.reference_attention import fair_weight
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
 from .bank import Wardrobe
@@ -102,6 +103,7 @@ class Dressing:
         self.slots = [garment.slot for garment in garments]
         self.weights = [garment.weight for garment in garments]
         self.read = [index for index, garment in enumerate(garments) if garment.levels]
+        self.canvases = {index: garments[index].levels[0].canvas for index in self.read}
         self.words = {index: words for index in self.read if (words := garments[index].words) is not None}
 
     @property
@@ -183,8 +185,9 @@ class Dressing:
         level = self.wardrobe.level(1.0 if sigmas is None else float(sigmas[0]))
         chosen = [self.read.index(index) for index in worn]
         garments = {key: one.select(chosen) for key, one in level.at_rest().items()}
-        weights = torch.tensor([self.weights[index] * self.strengths.reference for index in worn], device=x.device)
-        size = (x.shape[-2], x.shape[-1])
+        size, strength = (x.shape[-2], x.shape[-1]), self.strengths.reference
+        fair = [fair_weight(self.weights[index] * strength, self.canvases[index], size) for index in worn]
+        weights = torch.tensor(fair, device=x.device)
         fields = [
             self._field(run, row, worn, None if regions is None else regions[place][[active.index(i) for i in worn]])
             for place, row in enumerate(rows_of(options))

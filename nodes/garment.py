@@ -43,10 +43,11 @@ Tokens = tuple[Tensor, ...]
 class Level(NamedTuple):
     """A garment as reference mode reads it at one level of noise.
 
-    sigma: noise over signal. tokens: (K_g, V_g), (1, L_g, C) each, per site of `reference_sites`.
+    sigma: noise over signal. canvas: h and w of the latent that was read. tokens: (K_g, V_g), (1, L_g, C) each, per site of `reference_sites`.
     """
 
     sigma: float
+    canvas: tuple[int, int]
     tokens: tuple[tuple[Tensor, Tensor], ...]
 
 

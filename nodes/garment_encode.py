@@ -338,6 +338,7 @@ def _keep_foreground(
     read = tuple(
         Level(
             level.sigma,
+            level.canvas,
             tuple(
                 (kept(key, site), kept(value, site))
                 for site, (key, value) in zip(reference_sites(shape), level.tokens, strict=True)

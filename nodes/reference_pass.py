@@ -45,7 +45,11 @@ def read_levels(
     home = comfy.model_management.intermediate_device()
     kept = [tuple(part.to(home) for part in hooks.tokens[site_key(site)]) for site in reference_sites(shape)]
     return tuple(
-        Level(float(sigma), tuple((key[row : row + 1], value[row : row + 1]) for key, value in kept))
+        Level(
+            float(sigma),
+            (latent.shape[-2], latent.shape[-1]),
+            tuple((key[row : row + 1], value[row : row + 1]) for key, value in kept),
+        )
         for row, sigma in enumerate(sigmas)
     )
 

@@ -164,7 +164,7 @@ def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet
     ]
     weights = torch.full((2,), WITH_FILE if both else WITHOUT_FILE)
     reference = Reference(
-        read, weights, torch.stack(embedded)[None], torch.ones(1, 2).bool(), NoiseSchedule.sd15(), worn[0].unet
+        read, weights, (12, 8), torch.stack(embedded)[None], torch.ones(1, 2).bool(), NoiseSchedule.sd15(), worn[0].unet
     )
     trained = trainers_garments(studio, diffusers_unet, file.checkpoint, pictures, slots)[1] if both else {}
     for _, x, timestep, text, noise in calls:

@@ -60,7 +60,7 @@ def test_a_garment_has_the_place_that_looks_for_it_and_the_rest_is_nobodys():
     assert found.sum(dim=1).max() < 1
     assert found[0, 0, 3].min() > 0.99
     assert found[0, 1, 12].min() > 0.99
-    assert found[0, :, 7].sum(dim=0).max() < 0.2  # half-way
+    assert found[0, :, 7].sum(dim=0).max() < 0.3  # half-way
 
 
 def test_places_are_the_softmax_written_out():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from comfyui_anydressing.anydressing_core.garment_kv import scaled_dot_product
 from comfyui_anydressing.anydressing_core.reference_attention import (
+    fair_weight,
     garment_bias,
     garments_part,
     reference_attention,
@@ -211,3 +212,14 @@ def test_with_logit_bias_3_and_the_background_out_it_is_the_multi_reference_sche
     )
     ours, _ = reference_attention(q, k, v, foreground, garment_bias(torch.full((3,), math.e**3)))
     torch.testing.assert_close(ours, want.transpose(1, 2).flatten(-2), atol=4e-6, rtol=1e-5)
+
+
+def test_a_garment_of_half_the_size_counts_as_much():
+    """Each token of the small one stands for four: the same softmax as over four of each."""
+    q, k, v, keys, values = scene(1)
+    weight = fair_weight(1.5, (6, 4), (12, 8))
+    assert weight == 6.0
+    small, _ = reference_attention(q, k, v, reference_kv(keys, values, HEADS), garment_bias(torch.tensor([weight])))
+    four = reference_kv([keys[0].repeat(1, 4, 1)], [values[0].repeat(1, 4, 1)], HEADS)
+    large, _ = reference_attention(q, k, v, four, garment_bias(torch.tensor([fair_weight(1.5, (12, 8), (12, 8))])))
+    torch.testing.assert_close(small, large, atol=2e-6, rtol=1e-5)

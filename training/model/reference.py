@@ -18,7 +18,7 @@ from ...anydressing_core.canvas import foreground_tokens
 from ...anydressing_core.garment_kv import GarmentKV
 from ...anydressing_core.noise_levels import LEVELS, SEED, level_fractions, nearest_level
 from ...anydressing_core.places import Places, probe_site
-from ...anydressing_core.reference_attention import reference_kv, reference_sites
+from ...anydressing_core.reference_attention import fair_weight, reference_kv, reference_sites
 from ...anydressing_core.sites import AttentionSite, UNetShape
 from ..base.schedule import NoiseSchedule
 from .outfits import Outfits
@@ -78,12 +78,13 @@ def _laid_out(key: Tensor, value: Tensor, outfits: Outfits, grid: tuple[int, int
 class Reference:
     """What one sampling run knows of its garments: read once, and where they go, which each step tells the next.
 
-    levels: from `read_garments`. weights: w_k, (N,). words: (B, N, C_text), or None where places are off. present: (B, N)
+    levels: from `read_garments`. weights: of the garments, (N,), before `fair_weight`. canvas: h and w of their latents. words: (B, N, C_text), or None where places are off. present: (B, N)
     bool, which garments each person wears. regions: (B, N, h, w), in place of words.
     """
 
     levels: Mapping[int, Mapping[str, GarmentKV]]
     weights: Tensor
+    canvas: tuple[int, int]
     words: Tensor | None
     present: Tensor
     schedule: NoiseSchedule
@@ -102,7 +103,8 @@ class Reference:
             worn = self.present[:, :, None, None]
             places = places * worn / (1 - (places * ~worn).sum(dim=1, keepdim=True)).clamp(min=1e-6)
         probe = probe_site(self.shape, size).key
-        return ReferenceStep(self.levels[known[nearest]], self.weights, places, self.words, probe, size)
+        weights = self.weights * fair_weight(1.0, self.canvas, size)
+        return ReferenceStep(self.levels[known[nearest]], weights, places, self.words, probe, size)
 
     def took(self, step: ReferenceStep) -> None:
         """Learn from a call where the garments' words were looked for."""

@@ -47,6 +47,7 @@ class ReferenceDresser:
         return Reference(
             read_garments(self.unet, self._base.schedule, outfits, self._no_text),
             torch.full((outfits.worn.shape[1],), weight, device=device),
+            (outfits.latents.shape[-2], outfits.latents.shape[-1]),
             None if outfits.words is None else outfits.words[worn].to(device, self.unet.dtype),
             outfits.worn >= 0,
             self._base.schedule,
