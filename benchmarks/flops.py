@@ -18,6 +18,7 @@ from typing import Any
 import diffusers
 import torch
 from comfyui_anydressing.anydressing_core.defaults import STEPS
+from comfyui_anydressing.anydressing_core.noise_levels import LEVELS
 from comfyui_anydressing.anydressing_core.sites import SD15
 from comfyui_anydressing.anydressing_core.word_table import POSITIONS
 from comfyui_anydressing.training.model.processors import GarmentsRole, Lora, garment_features, install
@@ -36,6 +37,8 @@ OURS_NULL = "ours + null token"
 OURS_HALF = "ours, half-size"
 OURS_HALF_NULL = "ours, half-size + null token"
 FOREGROUND = "ours, 50 % foreground"
+REFERENCE = "reference mode"
+REFERENCE_FOREGROUND = "reference mode, 50 % foreground"
 FEATURES = "Eq. 6, hidden states cached"
 BOTH_ROWS = "Eq. 6, in both rows"
 MAGIC = "MagicClothing-like"
@@ -52,6 +55,9 @@ COUNTED = {
     OURS_HALF: "garments at half the height and half the width, a quarter of the tokens.",
     OURS_HALF_NULL: "the same with a null token.",
     FOREGROUND: "full-size garments of which half the tokens are kept at every site.",
+    REFERENCE: "no file: K, V of all tokens at four levels of noise, read once; one softmax over them and the picture's own, heads "
+    "widened, at the decoder's sites of the conditional row.",
+    REFERENCE_FOREGROUND: "the same with half the tokens, as a garment that half fills its picture has it.",
     FEATURES: "ours, but the features are kept and every step projects K', V' again.",
     BOTH_ROWS: "ours, but the unconditional row attends to garments as well.",
     MAGIC: "hidden states of a U-Net copy join each row's sequence as queries, keys and values; the garment half is cut off.",
@@ -173,7 +179,7 @@ def _loras() -> dict[str, dict[str, Lora]]:
 def count(meter: Meter) -> list[Cost]:
     """Every line of the table."""
     base = Cost("base", 0, meter.base, 0, meter.base)
-    return [base, *_ours(meter), *_variants(meter), *_copies(meter), *_fastfit(meter)]
+    return [base, *_ours(meter), *_reference(meter), *_variants(meter), *_copies(meter), *_fastfit(meter)]
 
 
 def _ours(meter: Meter) -> list[Cost]:
@@ -184,6 +190,17 @@ def _ours(meter: Meter) -> list[Cost]:
         for number in NUMBERS:
             layer = partial(schemes.dressed, garments=Garments(number, size), null_token=null_token)
             costs.append(Cost(scheme, number, meter.plain_row + meter.row(layer), number * once[size], meter.base))
+    return costs
+
+
+def _reference(meter: Meter) -> list[Cost]:
+    """Without a file: each garment passes at every level, once."""
+    costs: list[Cost] = []
+    for scheme, kept in ((REFERENCE, 1.0), (REFERENCE_FOREGROUND, 0.5)):
+        for number in NUMBERS:
+            row = meter.row(partial(schemes.by_reference, garments=Garments(number, kept=kept)))
+            once = number * LEVELS * meter.plain_row
+            costs.append(Cost(scheme, number, meter.plain_row + row, once, meter.base))
     return costs
 
 

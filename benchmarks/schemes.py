@@ -14,15 +14,16 @@ from typing import Any
 
 import torch
 from comfyui_anydressing.anydressing_core.defaults import RESOLUTION, STRENGTH
-from comfyui_anydressing.anydressing_core.dressing_attention import (
+from comfyui_anydressing.anydressing_core.garment_kv import (
     GarmentKV,
     garment_kv,
     project_garment,
     scaled_dot_product,
 )
 from comfyui_anydressing.anydressing_core.latents import half_size, latent_size
+from comfyui_anydressing.anydressing_core.reference_attention import reference_kv, reference_sites
 from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
-from comfyui_anydressing.training.model.processors import DressingRole
+from comfyui_anydressing.training.model.processors import DressingRole, ReferenceStep
 from torch import Tensor
 
 Layer = Callable[[AttentionSite, Any, Tensor], Tensor]
@@ -60,6 +61,17 @@ def plain(_site: AttentionSite, attn: Any, image: Tensor) -> Tensor:
 def dressed(site: AttentionSite, attn: Any, image: Tensor, *, garments: Garments, null_token: bool) -> Tensor:
     """Ours: Eq. 6 with K' and V' that were projected and laid out before the first step."""
     return attn(image, role=DressingRole({site.key: laid_out(site, garments, null_token)}, STRENGTH))
+
+
+def by_reference(site: AttentionSite, attn: Any, image: Tensor, *, garments: Garments) -> Tensor:
+    """Reference mode: one softmax over the picture's tokens and the garments', with a place for each, at the decoder's sites."""
+    if site.key not in {one.key for one in reference_sites(SD15)}:
+        return attn(image)
+    kept = garments.features(site)  # K_g and V_g have the features' shape
+    weights = torch.empty(garments.count, device="meta")
+    places = torch.empty(1, garments.count, *FULL, device="meta")
+    step = ReferenceStep({site.key: reference_kv(kept, kept, SD15.heads)}, weights, places, None, "", FULL)
+    return attn(image, role=DressingRole({}, STRENGTH, step))
 
 
 def dressed_from_features(site: AttentionSite, attn: Any, image: Tensor, *, garments: Garments) -> Tensor:

@@ -685,6 +685,57 @@ def test_a_sample_that_cannot_be_is_refused(finished, small_base, small_data, tm
     assert not (tmp_path / "out").exists()
 
 
+REFERENCE = ["--prompt", "a woman in a shirt", "--garment", "upper=SHIRT", "--words", "upper=striped shirt"]
+
+
+def test_somebody_is_dressed_without_a_file_and_beside_one(finished, small_base, small_data, tmp_path, capsys):
+    shirt = str(small_data.parent / "g" / "train-0000000_upper.png")
+    given = [argument.replace("SHIRT", shirt) for argument in (*REFERENCE, "--steps", "2", "--seed", "3")]
+    pictures = {}
+    for name, file, more in (
+        ("none", "none", ["--size", "64x48"]),
+        ("nobody", "none", ["--size", "64x48", "--strength", "0"]),
+        ("file", str(finished), []),
+        ("both", str(finished), ["--reference"]),
+    ):
+        out = tmp_path / name
+        assert main(["sample", file, "--base", str(small_base), "--out", str(out), *given, *more]) == 0, name
+        pictures[name] = np.asarray(Image.open(out / "0000.png")).astype(int)
+        told = json.loads((out / "0000.json").read_text())
+        assert told["reference"] == (name != "file")
+        assert pictures[name].shape == (64, 48, 3)
+    for one, other in (("none", "nobody"), ("both", "file"), ("both", "none")):
+        assert np.abs(pictures[one] - pictures[other]).max() > 2, (one, other)
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "words"),
+    [
+        ("none", ["--size", "60x48"], "'60x48' is not a size"),
+        ("FILE", ["--size", "64x48"], "--size was given with a file"),
+        ("none", ["--words", "shirt"], "--words 'shirt' does not say whose"),
+        ("none", ["--words", "hat=cap"], "--words hat=... names no garment"),
+    ],
+)
+def test_what_reference_cannot_take_is_refused(
+    finished, small_base, small_data, tmp_path, capsys, file, arguments, words
+):
+    shirt = str(small_data.parent / "g" / "train-0000000_upper.png")
+    given = [argument.replace("SHIRT", shirt) for argument in (*REFERENCE, *arguments)]
+    status = main(
+        [
+            "sample",
+            file.replace("FILE", str(finished)),
+            "--base",
+            str(small_base),
+            "--out",
+            str(tmp_path / "out"),
+            *given,
+        ]
+    )
+    assert_refused(status, capsys.readouterr().err, words)
+
+
 def test_a_file_for_another_base_model_is_refused(make_model, make_info, small_base, small_data, tmp_path, capsys):
     from comfyui_anydressing.anydressing_core.checkpoint import save_checkpoint
 
