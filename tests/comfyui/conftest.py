@@ -74,6 +74,8 @@ class Studio:
         self.host, self.pack = host, pack
         loaded = host.nodes.CheckpointLoaderSimple().load_checkpoint("anydressing_random_sd15.safetensors")
         self.model, self.clip, self.vae = loaded
+        if not file:  # the smallest of our U-Nets has all that is tested here
+            self.model = host.nodes.CheckpointLoaderSimple().load_checkpoint("anydressing_random_min.safetensors")[0]
         self.prompts = {name: self.encode(name) for name in ("positive", "negative", "other", "")}
         self.positive, self.negative = self.prompts["positive"], self.prompts["negative"]
         self.file = self.random_file() if file else self.no_file

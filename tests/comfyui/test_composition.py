@@ -384,16 +384,19 @@ def test_lora_hooks_on_a_prompt_compose(studio):
     assert not torch.equal(before, studio.sample(studio.dress()))
 
 
-def test_controlnet_composes(studio):
-    nodes = studio.host.nodes
+@pytest.mark.parametrize("by_reference", [False, True], ids=["file", "reference"])
+def test_controlnet_composes(studio_with_file, by_reference):
+    studio, nodes = studio_with_file, studio_with_file.host.nodes
+    file = studio.no_file if by_reference else studio.file
+    garments = [studio.garment(slot, file=file) for slot in ("upper", "lower")]
     net = nodes.ControlNetLoader().load_controlnet("anydressing_random_controlnet.safetensors")[0]
     positive, negative = nodes.ControlNetApplyAdvanced().apply_controlnet(
         studio.positive, studio.negative, net, torch.rand(1, 96, 64, 3), 1.0, 0.0, 1.0
     )
     prompts = {"positive": positive, "negative": negative}
-    plain, dressed = studio.first_step(studio.model, **prompts), studio.first_step(studio.dress(), **prompts)
-    assert_only_conditional_rows_wear(plain, dressed)
-    assert not torch.equal(studio.sample(studio.dress(), **prompts), studio.sample(studio.dress()))
+    model = studio.dress(garments=garments)
+    assert_only_conditional_rows_wear(studio.first_step(studio.model, **prompts), studio.first_step(model, **prompts))
+    assert not torch.equal(studio.sample(model, **prompts), studio.sample(model))
 
 
 # --- samplers, sizes, batches, inpainting ---------------------------------------------------------------------------

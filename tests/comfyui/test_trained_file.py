@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -157,12 +157,12 @@ class Trainer:
     def prediction(self, file, step, slots=("upper", "lower")):
         """eps (1, 4, 12, 10) of Eq. 16, with a finished file, the upper garment and the lower worn as `slots`."""
         checkpoint = load_checkpoint(file)
-        adapter = Adapter(checkpoint.info, self.base.unet)
+        tokens = checkpoint.info.garment_tokens if step.garment_tokens == "as trained" else step.garment_tokens
+        adapter = Adapter(replace(checkpoint.info, garment_tokens=tokens), self.base.unet)
         adapter.load(checkpoint)
         flat_lays = [flat_lay(self.source(name), checkpoint.info.resolution) for name in GARMENTS.values()]
         canvases, cells = torch.cat([one.picture for one in flat_lays]), torch.stack([one.cells for one in flat_lays])
-        kept = cells if step.garment_tokens == "foreground" else None
-        outfits = Outfits(self.base.encode_mode(canvases), slots, torch.tensor([[0, 1]]), kept)
+        outfits = Outfits(self.base.encode_mode(canvases), slots, torch.tensor([[0, 1]]), cells)
         noisy, model = self.noisy(step), DressingModel(self.base.unet, adapter)
         dressed = model(noisy, step.timestep, self.text, outfits, step.strength).noise
         if step.cfg == 1:
