@@ -104,7 +104,8 @@ class Dressing:
         self.weights = [garment.weight for garment in garments]
         self.read = [index for index, garment in enumerate(garments) if garment.levels]
         self.canvases = {index: garments[index].levels[0].canvas for index in self.read}
-        self.words = {index: words for index in self.read if (words := garments[index].words) is not None}
+        words = {index: words for index in self.read if (words := garments[index].words) is not None}
+        self.worded, self.words = [*words], torch.stack([*words.values()])[None] if words else None
 
     @property
     def wardrobe(self) -> Wardrobe:
@@ -139,7 +140,7 @@ class Dressing:
         regions = regions_of_conditions(options, self.regions, x)
         regions = None if regions is None else [masks[active] for masks in regions]
         run = run_of(options, x, tiles)
-        if run is None and self.words:
+        if run is None and self.worded:
             warn_once(
                 "this MODEL is sampled in tiles or windows, so garments are not kept to the places of their words."
             )
@@ -195,9 +196,9 @@ class Dressing:
         batch = x.shape[0] // len(fields)
         ready = biases(self.shape, fields, weights, batch, size)
         keys = None
-        if run is not None and self.words:
-            words = torch.stack([*self.words.values()])[None].to(x.device)
-            keys = word_keys(model.diffusion_model, self.shape, size, words, dtype_of(model))
+        if run is not None and self.words is not None:
+            words = self.words.to(x.device, dtype_of(model))
+            keys = word_keys(model.diffusion_model, self.shape, size, words)
         return ReferenceCall(garments, weights, ready, keys)
 
     def _field(
@@ -207,11 +208,11 @@ class Dressing:
 
         A region says it; words say it among the garments without one. regions: of the garments that are worn, (N, h, w).
         """
-        told = [place for place, index in enumerate(worn) if index in self.words and self.regions[index] is None]
+        told = [place for place, index in enumerate(worn) if index in self.worded and self.regions[index] is None]
         known = None if run is None else run.places.get((self, row))
         places = None
         if known is not None and told:
-            places = known.among([list(self.words).index(worn[place]) for place in told])
+            places = known.among([self.worded.index(worn[place]) for place in told])
         if places is None:
             return None if regions is None else regions[None]
         field = places.new_ones(places.shape[0], len(worn), *places.shape[-2:])

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import comfy.ldm.modules.attention as host_attention
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
 from .bank import Bank
 from .conditions import KEY
-from .kernels import attend_with, takes_only_plain_heads
+from .kernels import attend_with, own_attention, takes_only_plain_heads
 from .reference_call import ReferenceCall
 
 RECORDER = "anydressing_recorder"
@@ -114,12 +113,7 @@ class DressedCall:
 
     def _own(self, previous: Replacement | None, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         """What the picture's own tokens give, by whoever attends already."""
-        if previous is not None:
-            return previous(q, k, v, extra)
-        precision = extra.get("attn_precision")
-        return host_attention.optimized_attention(
-            q, k, v, self.shape.heads, attn_precision=precision, transformer_options=extra
-        )
+        return own_attention(q, k, v, self.shape.heads, extra) if previous is None else previous(q, k, v, extra)
 
     def _joint(
         self,

@@ -317,9 +317,13 @@ def _encode_picture(vae: Any, canvas: Tensor) -> Tensor:
     return latent
 
 
+def _parts(tokens: Tokens, levels: tuple[Level, ...]) -> list[Tensor]:
+    """All that was read of a garment."""
+    return [*tokens, *(part for level in levels for pair in level.tokens for part in pair)]
+
+
 def _refuse_not_finite(tokens: Tokens, levels: tuple[Level, ...]) -> None:
-    parts = [*tokens, *(part for level in levels for pair in level.tokens for part in pair)]
-    if not all(bool(torch.isfinite(part).all()) for part in parts):
+    if not all(bool(torch.isfinite(part).all()) for part in _parts(tokens, levels)):
         raise refusal(
             "model:",
             "reading the garment gave NaN or infinity",
@@ -350,7 +354,7 @@ def _keep_foreground(
 
 
 def _log(slot: str, canvas: Tensor, tokens: Tokens, levels: tuple[Level, ...]) -> None:
-    parts = [*tokens, *(part for level in levels for pair in level.tokens for part in pair)]
+    parts = _parts(tokens, levels)
     size = sum(part.numel() * part.element_size() for part in parts)
     logger.info(
         "AnyDressing: encoded %r at %d x %d (%d tokens at the finest site, %.0f MB kept)",

@@ -7,7 +7,6 @@ from typing import Any
 
 import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ..anydressing_core.checkpoint import Checkpoint
@@ -16,6 +15,7 @@ from ..anydressing_core.lora import grouped_lora
 from ..anydressing_core.sites import UNetShape
 from .garment import Tokens
 from .garment_pass import GarmentPass, SiteKey, key_of, silent_text, site_key
+from .kernels import own_attention
 
 
 @torch.inference_mode()
@@ -63,10 +63,8 @@ class _PassHooks:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         n = self.normed
         q, k, v = (q + self._lora("q", n, extra), k + self._lora("k", n, extra), v + self._lora("v", n, extra))
-        precision = extra.get("attn_precision")
-        out = optimized_attention(q, k, v, self.shape.heads, attn_precision=precision, transformer_options=extra)
-        tapped = self.normed if self.checkpoint.info.feature_tap == "attn_input" else out
-        self.tokens[key_of(extra)] = tapped
+        out = own_attention(q, k, v, self.shape.heads, extra)
+        self.tokens[key_of(extra)] = self.normed if self.checkpoint.info.feature_tap == "attn_input" else out
         self.attended = out
         return out
 

@@ -18,17 +18,22 @@ TAKE_ANY_HEADS = {f"attention_{kind}" for kind in ("pytorch", "basic", "sub_quad
 logger = logging.getLogger(__name__)
 
 
+def own_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, extra: dict[str, Any]) -> Tensor:
+    """The user's attention, as ComfyUI's own layers call it. extra: what a replacement is handed."""
+    return host_attention.optimized_attention(
+        query, key, value, heads, attn_precision=extra.get("attn_precision"), transformer_options=extra
+    )
+
+
 def attend_with(extra: dict[str, Any], widened: bool) -> Attend:
     """The user's attention for heads of the model's own width; PyTorch's for widened heads wherever something else may
     limit the head size or quantise away the bias columns."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        precision = extra.get("attn_precision")
         if widened and takes_only_plain_heads(extra):
+            precision = extra.get("attn_precision")
             return host_attention.attention_pytorch(query, key, value, heads, attn_precision=precision)
-        return host_attention.optimized_attention(
-            query, key, value, heads, attn_precision=precision, transformer_options=extra
-        )
+        return own_attention(query, key, value, heads, extra)
 
     return attend
 

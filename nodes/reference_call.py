@@ -66,13 +66,11 @@ class ReferenceCall:
         return garments, bias[span]
 
 
-def word_keys(
-    unet: Any, shape: UNetShape, size: tuple[int, int], words: Tensor, dtype: torch.dtype
-) -> tuple[str, Tensor]:
+def word_keys(unet: Any, shape: UNetShape, size: tuple[int, int], words: Tensor) -> tuple[str, Tensor]:
     """The probe's site and its keys of words (1, n, C_text), through the U-Net's own module, wherever its weights rest."""
     site = probe_site(shape, size)
     attention = getattr(unet, "_orig_mod", unet).get_submodule(site.ldm_name.removesuffix("1") + "2")
-    return site.key, attention.to_k(words.to(dtype))
+    return site.key, attention.to_k(words)
 
 
 def biases(

@@ -7,7 +7,6 @@ from typing import Any
 
 import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ..anydressing_core.noise_levels import LEVELS, SEED, level_fractions
@@ -15,6 +14,7 @@ from ..anydressing_core.reference_attention import reference_sites
 from ..anydressing_core.sites import UNetShape
 from .garment import Level
 from .garment_pass import GarmentPass, SiteKey, key_of, silent_text, site_key
+from .kernels import own_attention
 
 
 @torch.inference_mode()
@@ -77,5 +77,4 @@ class _KeepTokens:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         self.tokens[key_of(extra)] = (k, v)
-        precision = extra.get("attn_precision")
-        return optimized_attention(q, k, v, self.shape.heads, attn_precision=precision, transformer_options=extra)
+        return own_attention(q, k, v, self.shape.heads, extra)

@@ -276,7 +276,7 @@ def test_out_of_memory_passes_through_untouched(studio, monkeypatch):
     def fail(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr(garments_net, "optimized_attention", fail)
+    monkeypatch.setattr(garments_net, "own_attention", fail)
     with pytest.raises(torch.cuda.OutOfMemoryError, match="no memory left"):
         studio.garment("upper")
 
