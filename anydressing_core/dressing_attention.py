@@ -9,12 +9,11 @@ K' and V' hold all garments' tokens one after another, so one softmax runs over 
 
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from .garment_kv import Attend, GarmentKV, scaled_dot_product, split_heads, widen_query
+from .garment_kv import Attend, GarmentKV, scaled_dot_product, split_heads, whose, widen_query
 
 REGION_BIAS = 30.0
 """What a pixel outside a garment's region subtracts from that garment's logits; exp(-30) is 1e-13."""
@@ -54,10 +53,7 @@ def attention_maps(
     The arguments are those of `garment_attention`. Outside every region nothing is worn: there all maps are 0.
     """
     columns, heads, counts = garments.columns, garments.heads, garments.counts
-    tokens = torch.arange(len(counts), device=query.device).repeat_interleave(
-        torch.tensor(counts, device=query.device), output_size=sum(counts)
-    )
-    indicator = functional.one_hot(tokens, len(counts)).to(query)  # -> (M, N)
+    indicator = whose(counts, query)  # -> (M, N)
     null = garments.key.shape[1] - len(indicator)  # the null token belongs to no garment
     assert len(counts) <= columns.width
     indicator = functional.pad(indicator, (0, columns.width - len(counts), 0, null))

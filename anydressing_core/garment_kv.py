@@ -143,9 +143,7 @@ def garment_kv(
 
     key = split_heads(torch.cat(list(keys), dim=1), heads)  # -> (B, M, H, d)
     value = split_heads(torch.cat(list(values), dim=1), heads)
-    owner = torch.arange(len(counts), device=key.device)
-    owner = owner.repeat_interleave(torch.tensor(counts, device=key.device), output_size=sum(counts))
-    indicator = functional.one_hot(owner, len(counts)).to(key)[None, :, None, :]  # -> (1, M, 1, N)
+    indicator = whose(counts, key)[None, :, None, :]  # -> (1, M, 1, N)
     key = _widen(key, columns, indicator if biased else None, offset=columns.bias)
     value = _widen(value, columns, indicator if maps else None)
     if token_mask is not None:
@@ -162,17 +160,17 @@ def garment_kv(
     return GarmentKV(key, value, counts, heads, columns, null_bias)
 
 
+def whose(counts: Sequence[int], like: Tensor) -> Tensor:
+    """1 where a token is garment k's: (M, N), on the device and in the dtype of `like`. counts: tokens of each garment."""
+    garments = torch.arange(len(counts), device=like.device)
+    tokens = torch.tensor(counts, device=like.device)
+    owner = garments.repeat_interleave(tokens, output_size=sum(counts))
+    return functional.one_hot(owner, len(counts)).to(like)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, H*d) as (B, L, H, d)."""
     return rearrange(x, "b l (h d) -> b l h d", h=heads)
-
-
-def _widen(x: Tensor, columns: Columns, extra: Tensor | None, offset: int = 0) -> Tensor:
-    """Append the spare columns to (B, M, H, d): zeros, with `extra` (1, M, 1, N) standing `offset` columns in."""
-    spare = columns.width - columns.dim
-    if extra is None:
-        return functional.pad(x, (0, spare))
-    extra = functional.pad(extra, (offset, spare - offset - extra.shape[-1]))
-    return torch.cat([x, extra.expand(*x.shape[:-1], -1)], dim=-1)
 
 
 def widen_query(query: Tensor, garments: GarmentKV, bias: Tensor | None = None) -> Tensor:
@@ -197,6 +195,15 @@ def widen_query(query: Tensor, garments: GarmentKV, bias: Tensor | None = None) 
     spare = [part.expand(*q.shape[:-1], -1) for part in spare]
     wide = torch.cat([q, *spare], dim=-1)
     return rearrange(functional.pad(wide, (0, width - wide.shape[-1])), "b l h d -> b l (h d)")
+
+
+def _widen(x: Tensor, columns: Columns, extra: Tensor | None, offset: int = 0) -> Tensor:
+    """Append the spare columns to (B, M, H, d): zeros, with `extra` (1, M, 1, N) standing `offset` columns in."""
+    spare = columns.width - columns.dim
+    if extra is None:
+        return functional.pad(x, (0, spare))
+    extra = functional.pad(extra, (offset, spare - offset - extra.shape[-1]))
+    return torch.cat([x, extra.expand(*x.shape[:-1], -1)], dim=-1)
 
 
 def _null_token(null_key: Tensor, null_bias: Tensor, tokens: int | Tensor, columns: Columns) -> Tensor:

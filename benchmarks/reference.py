@@ -15,13 +15,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.defaults import STRENGTH
+from comfyui_anydressing.anydressing_core.garment_kv import GarmentKV
 from comfyui_anydressing.anydressing_core.latents import latent_size
 from comfyui_anydressing.anydressing_core.noise_levels import LEVELS
+from comfyui_anydressing.anydressing_core.places import words_for
 from comfyui_anydressing.anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE
 from comfyui_anydressing.anydressing_core.refusals import refusal
 from comfyui_anydressing.dev.comfyui import CHECKOUT
@@ -151,45 +154,34 @@ Folder = Annotated[Path, typer.Argument(help="Where pictures and figures of all 
 Only = Annotated[list[str] | None, typer.Option(help="These arms; all of them when left out.")]
 
 
-class StudyDresser:
+class StudyDresser(ReferenceDresser):
     """Dresses as an arm says. Without reference it is the file's own model."""
 
     def __init__(self, arm: ReferenceArm, base: BaseModel, trained: DressingModel) -> None:
-        self._arm, self._base = arm, base
-        self._own = ReferenceDresser(base, RESOLUTION, trained if arm.file else None)
-        self._texts = {"empty": base.encode_text([""])[0], "silent": None}
-        self.unet = base.unet
+        super().__init__(base, RESOLUTION, trained if arm.file else None)
+        self._arm = arm
         self.preparation = Preparation(trained.preparation.slots, RESOLUTION)
 
-    def garments(self, outfits: Outfits) -> Any:
-        """Of the file, where it takes part."""
-        return self._own.garments(outfits)
-
     def reference(self, outfits: Outfits, strength: float) -> Reference | None:
-        """As the arm says."""
-        arm, base = self._arm, self._base
-        if arm.weight == 0:
+        """As the arm says, which names no strength but a weight."""
+        if self._arm.weight == 0:
             return None
-        steps = [timestep for timestep, _ in SETTINGS.timesteps]
-        worn = outfits.worn
-        words = None if outfits.words is None else outfits.words[worn].to(self.unet.device, self.unet.dtype)
-        return StudyReference(
-            read_garments(
-                self.unet,
-                base.schedule,
-                outfits if arm.foreground else replace(outfits, cells=None),
-                self._caption(outfits) if arm.text == "caption" else self._texts[arm.text],
-                timesteps=steps if arm.levels is None else level_timesteps(arm.levels),
-                sites=[site for site in base.shape.sites if site.stage in arm.stages],
-            ),
-            torch.full((worn.shape[1],), arm.weight),
-            (outfits.latents.shape[-2], outfits.latents.shape[-1]),
-            None if arm.places in ("true", "none") else words,
-            worn >= 0,
+        mute = self._arm.places in ("true", "none")
+        plain = super().reference(replace(outfits, words=None) if mute else outfits, STRENGTH)
+        return StudyReference(**vars(plain), begins=1 - self._arm.start)
+
+    def _weight(self, strength: float) -> float:
+        return self._arm.weight
+
+    def _read(self, outfits: Outfits) -> dict[int, dict[str, GarmentKV]]:
+        arm, base = self._arm, self._base
+        return read_garments(
+            self.unet,
             base.schedule,
-            base.shape,
-            None if outfits.regions is None else outfits.regions[worn],
-            begins=1 - arm.start,
+            outfits if arm.foreground else replace(outfits, cells=None),
+            {"empty": self._no_text, "silent": None, "caption": self._caption(outfits)}[arm.text],
+            timesteps=[step for step, _ in SETTINGS.timesteps] if arm.levels is None else level_timesteps(arm.levels),
+            sites=[site for site in base.shape.sites if site.stage in arm.stages],
         )
 
     def _caption(self, outfits: Outfits) -> Tensor:
@@ -197,17 +189,16 @@ class StudyDresser:
         return self._base.encode_text([f"a product photo of {captions[slot]}" for slot in outfits.slots])
 
 
+@dataclass
 class StudyReference(Reference):
     """begins: the share of the schedule, 1 being pure noise, from which on garments are worn."""
 
-    def __init__(self, *told: Any, begins: float) -> None:
-        super().__init__(*told)
-        self._begins = begins
+    begins: float = 1.0
 
     def step(self, timestep: int, size: tuple[int, int]) -> ReferenceStep:
         """Nothing joins before the beginning, but places are looked for."""
         step = super().step(timestep, size)
-        return step if timestep <= 999 * self._begins else replace(step, garments={})
+        return step if timestep <= 999 * self.begins else replace(step, garments={})
 
 
 def encode(
@@ -216,7 +207,7 @@ def encode(
     """A garment with the words, or the region, that an arm gives it."""
     garment = encode_garment(slot, worn, wearer, preparation, base, half)
     if arm.places == "slot":
-        return replace(garment, words=base.encode_words({"upper": "shirt", "lower": "trousers"}.get(slot, slot)))
+        return replace(garment, words=base.encode_words(words_for(slot)))
     if arm.places == "prompt":
         return replace(garment, words=_in_prompt(base, wearer.caption, wearer.labels.garments[slot].kind))
     if arm.places == "true":

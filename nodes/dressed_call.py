@@ -106,8 +106,10 @@ class DressedCall:
                 for part in parts:
                     self._tell(key, part.maps, extra)
             own = self._own(previous, q, k, v, extra)
-            own = _on_rows(own, spans, lambda place, rows: parts[place].beside(rows))
-            return _with_terms(own, terms)
+            out = _by_rows(
+                len(own), spans, lambda place: parts[place].beside(own[spans[place]]), lambda rest: own[rest]
+            )
+            return _with_terms(out, terms)
 
         return attend
 
@@ -128,19 +130,14 @@ class DressedCall:
         """One softmax over the picture's tokens and the garments' on the conditional rows, the plain one on the others."""
         self._refuse_moved_tokens(key, q)
         k, v = _row_by_row(k, q), _row_by_row(v, q)
-        parts: list[Tensor] = []
-        done = 0
-        for span in [*spans, slice(len(q), len(q))]:
-            plain = slice(done, span.start)
-            if len(q[plain]):
-                parts.append(self._own(None, q[plain], k[plain], v[plain], extra))
-            if len(q[span]):
-                joint, maps = reference.joint(key, q, k, v, span, attend_with(extra, True))
-                if self.worn.trained is None:
-                    self._tell(key, maps, extra)
-                parts.append(joint)
-            done = span.stop
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+        def joint(place: int) -> Tensor:
+            out, maps = reference.joint(key, q, k, v, spans[place], attend_with(extra, True))
+            if self.worn.trained is None:
+                self._tell(key, maps, extra)
+            return out
+
+        return _by_rows(len(q), spans, joint, lambda rows: self._own(None, q[rows], k[rows], v[rows], extra))
 
     def _watched_text(self, key: str, previous: Replacement | None) -> Replacement:
         reference = self.reference
@@ -217,20 +214,26 @@ def _row_by_row(x: Tensor, q: Tensor) -> Tensor:
     return x if len(x) == len(q) else x.reshape(len(q), -1, x.shape[-1])
 
 
-def _on_rows(out: Tensor, spans: Sequence[slice], change: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """Attention's output (B, L, C) with some rows changed; the others keep their bits. change: of a span's number, rows."""
+def _by_rows(
+    count: int, spans: Sequence[slice], inside: Callable[[int], Tensor], outside: Callable[[slice], Tensor]
+) -> Tensor:
+    """Attention's output (B, L, C), put together. inside: of a span's number. outside: of the rows between the spans."""
     parts: list[Tensor] = []
     done = 0
     for place, span in enumerate(spans):
-        parts += [out[done : span.start], change(place, out[span])]
+        if done < span.start:
+            parts.append(outside(slice(done, span.start)))
+        parts.append(inside(place))
         done = span.stop
-    parts = [part for part in (*parts, out[done:]) if len(part)]
+    if done < count:
+        parts.append(outside(slice(done, count)))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _with_terms(out: Tensor, terms: Sequence[tuple[slice, Tensor]]) -> Tensor:
-    """Attention's output (B, L, C) with the garments' terms on their rows."""
-    return _on_rows(out, [span for span, _ in terms], lambda place, rows: rows + terms[place][1])
+    """Attention's output (B, L, C) with the garments' terms on their rows; the others keep their bits."""
+    spans = [span for span, _ in terms]
+    return _by_rows(len(out), spans, lambda place: out[spans[place]] + terms[place][1], lambda rows: out[rows])
 
 
 def _runs(rows: list[bool]) -> list[tuple[int, int, bool]]:

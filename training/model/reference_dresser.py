@@ -43,10 +43,9 @@ class ReferenceDresser:
         if strength == 0:
             return None
         worn, device = outfits.worn.clamp(min=0), self.unet.device
-        weight = (WITHOUT_FILE if self._trained is None else WITH_FILE) * strength / STRENGTH
         return Reference(
-            read_garments(self.unet, self._base.schedule, outfits, self._no_text),
-            torch.full((outfits.worn.shape[1],), weight, device=device),
+            self._read(outfits),
+            torch.full((outfits.worn.shape[1],), self._weight(strength), device=device),
             (outfits.latents.shape[-2], outfits.latents.shape[-1]),
             None if outfits.words is None else outfits.words[worn].to(device, self.unet.dtype),
             outfits.worn >= 0,
@@ -54,3 +53,9 @@ class ReferenceDresser:
             self._base.shape,
             None if outfits.regions is None else outfits.regions[worn],
         )
+
+    def _read(self, outfits: Outfits) -> dict[int, dict[str, GarmentKV]]:
+        return read_garments(self.unet, self._base.schedule, outfits, self._no_text)
+
+    def _weight(self, strength: float) -> float:
+        return (WITHOUT_FILE if self._trained is None else WITH_FILE) * strength / STRENGTH
