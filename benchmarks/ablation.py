@@ -34,7 +34,7 @@ from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.model.sampling import SamplingSettings
 from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
-from comfyui_anydressing.training.paper_doll.bench.pictures import ABOUT, FIRST, BenchPlan, make_pictures
+from comfyui_anydressing.training.paper_doll.bench.pictures import BenchPlan, make_pictures
 from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
 from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
 from comfyui_anydressing.training.progress import Course
@@ -45,7 +45,7 @@ from comfyui_anydressing.training.run.start import train as run_training
 from PIL import Image
 from rich.console import Console
 
-from .outfit_sheet import outfit_sheet
+from .outfit_sheet import bench_sheet
 from .study import StudyPage
 
 DEMO = CHECKOUT / "demo"
@@ -191,18 +191,10 @@ def page(folder: Folder) -> None:
     print(PAGE_OF_ARMS.write(folder, PAGE, lambda names: sheet(folder, names)))
 
 
-def sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
-    """A column for each arm, a row for each outfit; first come the garments and the true person."""
-    about = json.loads((folder / "undressed" / str(FIRST) / ABOUT).read_text(encoding="utf-8"))
-
-    def of_arm(name: str, seed: int) -> Path:
-        return folder / "pictures" / f"{name}-0" / str(seed) / "free.png"
-
-    def undressed(seed: int) -> Path:
-        return folder / "undressed" / str(seed) / "undressed.png"
-
-    columns = {"undressed": undressed, **{name: partial(of_arm, name) for name in names}}
-    return outfit_sheet(range(FIRST, FIRST + outfits), about["slots"], tuple(about["size"]), columns)
+def sheet(folder: Path, names: Sequence[str]) -> Image.Image:
+    """A column for each arm, of its first seed."""
+    undressed = min(folder.glob("undressed*"))  # `measure` makes one for each precision; they show the same people
+    return bench_sheet(undressed, {name: folder / "pictures" / f"{name}-0" for name in names})
 
 
 if __name__ == "__main__":

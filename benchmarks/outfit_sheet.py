@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from comfyui_anydressing.training.paper_doll.bench.pictures import outfit
+from comfyui_anydressing.training.paper_doll.bench.pictures import ABOUT, FIRST, outfit
 from comfyui_anydressing.training.sheets import INK, PAPER, grid, write_line
 from PIL import Image, ImageDraw, ImageOps
 
@@ -28,6 +30,21 @@ def outfit_sheet(
         pictures = [*map(Image.fromarray, painted), *(Image.open(where(seed)) for where in columns.values())]
         cells += [picture.convert("RGB").resize(CELL, Image.Resampling.LANCZOS) for picture in pictures]
     return ImageOps.expand(grid(cells, len(heads), GAP), GAP, PAPER)
+
+
+def bench_sheet(undressed: Path, dressed: Mapping[str, Path], outfits: int = 8) -> Image.Image:
+    """The bench's first outfits: undressed, then a column for each way, made freely.
+
+    undressed, dressed: heading -> where a way's pictures lie, as `bench.pictures` leaves them.
+    """
+    about = json.loads((undressed / str(FIRST) / ABOUT).read_text(encoding="utf-8"))
+
+    def picture(folder: Path, name: str, seed: int) -> Path:
+        return folder / str(seed) / f"{name}.png"
+
+    columns = {"undressed": partial(picture, undressed, "undressed")}
+    columns |= {heading: partial(picture, folder, "free") for heading, folder in dressed.items()}
+    return outfit_sheet(range(FIRST, FIRST + outfits), about["slots"], tuple(about["size"]), columns)
 
 
 def _head(text: str) -> Image.Image:

@@ -41,8 +41,6 @@ from comfyui_anydressing.training.model.reference_dresser import ReferenceDresse
 from comfyui_anydressing.training.model.sampling import SamplingSettings
 from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
 from comfyui_anydressing.training.paper_doll.bench.pictures import (
-    ABOUT,
-    FIRST,
     BenchPlan,
     encode_garment,
     make_pictures,
@@ -57,7 +55,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional
 
-from .outfit_sheet import outfit_sheet
+from .outfit_sheet import bench_sheet
 from .study import StudyPage
 
 DEMO = CHECKOUT / "demo"
@@ -265,19 +263,10 @@ def page(folder: Folder) -> None:
     print(study.write(folder, PAGE, partial(_sheet, folder)))
 
 
-def _sheet(folder: Path, names: Sequence[str], outfits: int = 8) -> Image.Image:
-    """A column for each arm in both garments, a row for each outfit."""
-    about = json.loads((folder / "undressed" / str(FIRST) / ABOUT).read_text(encoding="utf-8"))
-
-    def where(name: str, seed: int) -> Path:
-        return folder / "pictures" / name / str(seed) / "free.png"
-
-    def undressed(seed: int) -> Path:
-        return folder / "undressed" / str(seed) / "undressed.png"
-
-    shown = {name: partial(where, name) for name in names if ARMS[name].slots == ("upper", "lower")}
-    columns = {"undressed": undressed, **shown}
-    return outfit_sheet(range(FIRST, FIRST + outfits), about["slots"], tuple(about["size"]), columns)
+def _sheet(folder: Path, names: Sequence[str]) -> Image.Image:
+    """A column for each arm in both garments."""
+    shown = {name: folder / "pictures" / name for name in names if ARMS[name].slots == ("upper", "lower")}
+    return bench_sheet(folder / "undressed", shown)
 
 
 if __name__ == "__main__":
