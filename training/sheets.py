@@ -21,9 +21,14 @@ HEADER, CAPTION, TITLES, BETWEEN = 44, 26, 26, 26
 STRIPE = 5  # of its garment's colour, beside a flat-lay
 
 
-def save_sheet(run_folder: Path, step: int, sheet: Image.Image) -> Path:
-    """Write `previews/step-00000500.png` into a run folder, whole or not at all. Raises OSError as the disk does."""
-    path = run_folder / FOLDER / f"step-{step:08d}.png"
+def of_step(step: int) -> str:
+    """What a step's sheet is called: `step-00000500`."""
+    return f"step-{step:08d}"
+
+
+def save_sheet(run_folder: Path, name: str, sheet: Image.Image) -> Path:
+    """Write `previews/NAME.png` into a run folder, whole or not at all. Raises OSError as the disk does."""
+    path = run_folder / FOLDER / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, png_bytes(sheet))
     return path

@@ -12,6 +12,7 @@ import torch
 from ...anydressing_core.checkpoint import Checkpoint, load_checkpoint, read_info, save_checkpoint
 from ...anydressing_core.checkpoint_info import CheckpointInfo, Precision
 from ...anydressing_core.pixels import as_pixels
+from ...anydressing_core.places import words_for
 from ...anydressing_core.refusals import refusal
 from ...anydressing_core.sites import UNetShape
 from ..base.model import BaseModel, load_base
@@ -238,7 +239,10 @@ def _sitters(cached: CachedData, base: BaseModel, people: int, new_slots: Sequen
     sitters: list[Sitter] = []
     for index in chosen[:people]:
         person = cached.load(index)
-        garments = [EncodedGarment(worn.slot, worn.latent, worn.cells) for worn in person.garments]
+        garments = [
+            EncodedGarment(worn.slot, worn.latent, worn.cells, base.encode_words(words_for(worn.slot)))
+            for worn in person.garments
+        ]
         decoded = base.decode(torch.stack([worn.latent for worn in person.garments]).to(base.unet.device))
         flat_lays = [as_pixels(picture) for picture in decoded]
         truth = as_pixels(cached.picture(index))

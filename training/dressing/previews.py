@@ -20,7 +20,7 @@ from ...anydressing_core.heat_maps import overlay
 from ...anydressing_core.latents import Size
 from ...anydressing_core.pixels import Pixels
 from ..base.model import BaseModel
-from ..model.dressing import DressingModel
+from ..model.dresser import Dresser
 from ..model.people import EncodedGarment, Person, sample_people
 from ..model.sampling import SamplingSettings, Tick
 from ..sheets import (
@@ -78,7 +78,7 @@ class PreviewRow:
 
 
 def sample_rows(
-    model: DressingModel,
+    model: Dresser,
     base: BaseModel,
     sitters: Sequence[Sitter],
     no_text: Tensor,

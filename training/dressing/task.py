@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ...anydressing_core.atomic_write import write_atomically
+from ..model.dresser import Dresser
 from ..model.dressing import DressingModel
+from ..model.reference_dresser import ReferenceDresser
 from ..model.sampling import SamplingSettings
 from ..progress import Progress
 from ..run.task import Terms
-from ..sheets import save_sheet
+from ..sheets import of_step, save_sheet
 from .config import TrainConfig
 from .previews import Sitter, draw_sheet, sample_rows
 from .samples import DressingBatch, DressingData
@@ -51,12 +53,25 @@ class DressingTask:
     def preview(self, step: int, progress: Progress) -> None:
         """A sheet of the same few people at every preview, and beside it what it was made from.
 
-        Without autocast, in the base model's own precision, so that `anydressing sample` makes the same pictures.
+        Before the first step they are also dressed by reference, which is what the base model does untrained. Without
+        autocast, in the base model's own precision, so that `anydressing sample` makes the same pictures.
         """
         if not self.sitters:
             return
         settings, base = sampling_settings(self._config), self.step.base
-        total, done = settings.steps * sum(len(sitter.outfits) for sitter in self.sitters), 0
+        ways: dict[str, tuple[Dresser, str]] = {
+            of_step(step): (self.module, f"{self._config.adapter.title}, step {step}")
+        }
+        with torch.autocast(base.unet.device.type, enabled=False):
+            if step == 0 and settings.strength > 0:
+                untrained = ReferenceDresser(base, self._config.data.resolution)
+                ways["reference"] = (untrained, "Reference mode: the base model alone, nothing trained")
+            self._preview(ways, step, progress)
+
+    def _preview(self, ways: Mapping[str, tuple[Dresser, str]], step: int, progress: Progress) -> None:
+        """A sheet for each way of dressing, by its name: who dresses, and the sheet's title."""
+        settings, base = sampling_settings(self._config), self.step.base
+        total, done = len(ways) * settings.steps * sum(len(sitter.outfits) for sitter in self.sitters), 0
 
         def tick(pictures: int) -> None:
             nonlocal done
@@ -64,13 +79,13 @@ class DressingTask:
             progress("preview", done, total)
 
         size = self._config.data.resolution
-        with torch.autocast(base.unet.device.type, enabled=False):
-            rows = sample_rows(self.module, base, self.sitters, self._no_text, settings, size=size, tick=tick)
         note = f"DDIM {settings.steps}, guidance {settings.guidance:g}, strength {settings.strength:g}"
-        path = save_sheet(self._folder, step, draw_sheet(f"{self._config.adapter.title}, step {step}", note, rows))
-        people = [sitter.name for sitter in self.sitters]
-        made_from = {"step": step, "people": people, "base_sha256": base.sha256, **base.hardware.told()}
-        write_atomically(path.with_suffix(".json"), json.dumps({**made_from, **asdict(settings)}, indent=1).encode())
+        made_from = {"people": [sitter.name for sitter in self.sitters], "base_sha256": base.sha256}
+        told = json.dumps({"step": step, **made_from, **base.hardware.told(), **asdict(settings)}, indent=1)
+        for name, (dresser, title) in ways.items():
+            rows = sample_rows(dresser, base, self.sitters, self._no_text, settings, size=size, tick=tick)
+            path = save_sheet(self._folder, name, draw_sheet(title, note, rows))
+            write_atomically(path.with_suffix(".json"), told.encode())
 
 
 def sampling_settings(config: TrainConfig) -> SamplingSettings:

@@ -104,7 +104,9 @@ def test_the_smoke_run_is_finished_within_a_minute_and_leaves_everything(smoke):
     assert load_config(run / "config.toml", TrainConfig).steps == STEPS
     assert RunFolder.open(run).steps() == [10, 20]
     assert sorted(path.name for path in (run / "previews").iterdir()) == [
-        f"step-{step:08d}.{kind}" for step in (0, 10, 20) for kind in ("json", "png")
+        f"{name}.{kind}"
+        for name in ("reference", *(f"step-{step:08d}" for step in (0, 10, 20)))
+        for kind in ("json", "png")
     ]
     told = json.loads((run / "previews" / "step-00000010.json").read_text())
     assert (told["precision"], told["device"], told["people"]) == ("fp32", "cpu", ["held_out-0000000"])
@@ -582,17 +584,35 @@ def smoke_bf16(make_config, commands, tmp_path_factory):
 
 def from_preview(commands, run, base, data, out, *options):
     """How far a sample is from each picture of the run's last preview: the largest differences of its bytes."""
+    return from_sheet(commands, max((run / "previews").glob("step-*.png")), run, base, data, out, *options)
+
+
+def from_sheet(commands, sheet, file, base, data, out, *options):
+    """The same of any sheet, whose people a file dresses again."""
     held_out = ("--manifest", data, "--steps", "2", "--out", out, *options)
-    status, output = commands.run("sample", run, "--base", base, *held_out)
+    status, output = commands.run("sample", file, "--base", base, *held_out)
     assert status == 0, output
     assert f"1 pictures in {out}." in output
     sample = Image.open(out / "held_out-0000000.png")
     assert sample.size == (48, 64)
-    sheet = np.asarray(Image.open(max((run / "previews").glob("*.png")))).astype(int)
+    sheet = np.asarray(Image.open(sheet)).astype(int)
     shown = np.asarray(sample.resize((240, PICTURE_HEIGHT), Image.Resampling.LANCZOS)).astype(int)
     row = sheet[MARGIN + HEADER + CAPTION + TITLES :][:PICTURE_HEIGHT]
     places = [MARGIN + 240 // 2 + GAP + column * (240 + GAP) for column in range(6)]
     return [np.abs(row[:, left : left + 240] - shown).max() for left in places]
+
+
+def test_a_run_shows_first_what_reference_mode_makes_of_the_base_model(
+    smoke, commands, small_base, small_data, tmp_path
+):
+    sheet = smoke[0] / "previews" / "reference.png"
+    items = [json.loads(line) for line in small_data.read_text().splitlines()]
+    for item in items:  # the run knows no hats
+        item["garments"] = [garment for garment in item["garments"] if garment["slot"] != "hat"]
+    data = small_data.with_name("hatless.jsonl")
+    data.write_text("\n".join(map(json.dumps, items)))
+    *others, dressed, _ = from_sheet(commands, sheet, "none", small_base, data, tmp_path, "--size", "64x48")
+    assert dressed <= 2 < min(others), (dressed, others)
 
 
 def test_a_sample_is_the_preview_of_that_step(smoke, commands, small_base, small_data, tmp_path):

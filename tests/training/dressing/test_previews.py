@@ -16,7 +16,7 @@ from comfyui_anydressing.training.dressing.previews import PreviewRow, Sitter, d
 from comfyui_anydressing.training.hardware import CPU
 from comfyui_anydressing.training.model.people import EncodedGarment, Person, sample_people
 from comfyui_anydressing.training.model.sampling import SamplingSettings
-from comfyui_anydressing.training.sheets import PAPER, save_sheet
+from comfyui_anydressing.training.sheets import PAPER, of_step, save_sheet
 from diffusers import AutoencoderTiny
 from PIL import Image
 
@@ -108,7 +108,7 @@ def test_a_very_narrow_picture_is_drawn():
 def test_a_sheet_is_saved_under_its_step_and_replaced_whole(tmp_path):
     for title in ("first", "second"):
         sheet = draw_sheet(title, "", [row()])
-        path = save_sheet(tmp_path, 500, sheet)
+        path = save_sheet(tmp_path, of_step(500), sheet)
     assert path == tmp_path / "previews" / "step-00000500.png"
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     with Image.open(path) as saved:

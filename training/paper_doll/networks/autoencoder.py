@@ -24,7 +24,7 @@ from ...picture_files import read_unit
 from ...progress import Progress
 from ...run.noise import Draw
 from ...run.task import Terms
-from ...sheets import grid, save_sheet
+from ...sheets import grid, of_step, save_sheet
 from .config import PaperDollConfig
 
 Widths = tuple[int, int, int, int]
@@ -170,7 +170,7 @@ class AutoencoderTask:
         """Pictures above, what comes back below."""
         decoded = [self.module.decoder(self.module.encoder(picture[None]))[0] for picture in self._shown]
         cells = [Image.fromarray(bytes_of(picture.permute(1, 2, 0))) for picture in (*self._shown, *decoded)]
-        save_sheet(self._folder, step, grid(cells, columns=len(decoded)))
+        save_sheet(self._folder, of_step(step), grid(cells, columns=len(decoded)))
 
 
 def _slopes(error: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ...model.sampling import Prompts, SamplingSettings, sample_latents
 from ...progress import Progress, untold
 from ...run.noise import Draw
 from ...run.task import Terms
-from ...sheets import grid, save_sheet
+from ...sheets import grid, of_step, save_sheet
 from ..world.samples import draw_recipe
 from .config import PaperDollConfig
 from .recogniser import KINDS
@@ -94,7 +94,7 @@ class BaseTask:
             pictures = self.sampled(PROMPTS, progress)
         finally:
             unet.train()
-        save_sheet(self._folder, step, grid(pictures, columns=6))
+        save_sheet(self._folder, of_step(step), grid(pictures, columns=6))
 
     def sampled(self, prompts: tuple[str, ...], progress: Progress = untold) -> list[Image.Image]:
         """A picture of every prompt."""
