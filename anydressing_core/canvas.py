@@ -90,6 +90,21 @@ def garment_canvas(image: Tensor, height: int, width: int, mask: Tensor | None =
     return _letterbox(image, height, width, WHITE).clamp(-1, 1)
 
 
+def stretch_out(image: Tensor, height: int, width: int, mask: Tensor | None = None) -> GarmentCanvas:
+    """Stretch a garment over the whole canvas, mid-grey around it, as MagicClothing's garment model was trained.
+
+    The arguments are those of `lay_out`. Without a mask the grey takes the place of plain ground.
+    """
+    picture = _stretched(image, height, width).clamp(-1, 1)
+    if mask is None:
+        cells = ~ground_cells(picture, (height, width), (0, 0))
+        shown = functional.interpolate(cells[None, None].float(), scale_factor=CELL)
+        return GarmentCanvas(picture * shown, cells, float(cells.float().mean()), masked=False)
+    shown = _stretched(mask, height, width).clamp(0, 1)
+    cells = functional.max_pool2d(shown, CELL)[0, 0] > MASK_THRESHOLD
+    return GarmentCanvas(picture * shown, cells, float((mask > MASK_THRESHOLD).float().mean()), masked=True)
+
+
 def foreground_tokens(cells: Tensor, grid: tuple[int, int]) -> Tensor:
     """Which tokens of a site see a foreground cell: (h, w) bool and the site's grid -> (L_g,) bool.
 
@@ -133,5 +148,9 @@ def _fit(image: Tensor, height: int, width: int) -> tuple[tuple[int, int], tuple
 
 def _letterbox(image: Tensor, height: int, width: int, fill: float) -> Tensor:
     inner, (top, left) = _fit(image, height, width)
-    image = functional.interpolate(image.float(), inner, mode="bicubic", antialias=True, align_corners=False)
+    image = _stretched(image, *inner)
     return functional.pad(image, (left, width - inner[1] - left, top, height - inner[0] - top), value=fill)
+
+
+def _stretched(image: Tensor, height: int, width: int) -> Tensor:
+    return functional.interpolate(image.float(), (height, width), mode="bicubic", antialias=True, align_corners=False)

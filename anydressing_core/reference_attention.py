@@ -27,6 +27,9 @@ from .sites import AttentionSite, UNetShape
 WITHOUT_FILE, WITH_FILE = 3.0, 1.0
 """w of a garment at the default strength: alone, and beside a trained file's own term."""
 
+AS_TRAINED = 1.0
+"""The same of one that was read by a garment model, which was trained in a plain joint softmax."""
+
 NOWHERE = -30.0
 """log p of what is as good as 0; exp(-30) is 1e-13."""
 

@@ -31,11 +31,12 @@ from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import BaseModel, load_base
 from comfyui_anydressing.training.dressing.finished import dressing_model, load_file
+from comfyui_anydressing.training.hardware import WantedHardware
 from comfyui_anydressing.training.model.dresser import Dresser, Preparation
 from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.people import EncodedGarment
-from comfyui_anydressing.training.model.processors import ReferenceStep
+from comfyui_anydressing.training.model.processors import ReferenceStep, install
 from comfyui_anydressing.training.model.reference import Reference, level_timesteps, read_garments
 from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
 from comfyui_anydressing.training.model.sampling import SamplingSettings
@@ -57,6 +58,7 @@ from torch.nn import functional
 
 from .outfit_sheet import bench_sheet
 from .study import StudyPage
+from .style_lora import merge, train
 
 DEMO = CHECKOUT / "demo"
 BASE, FILE = DEMO / "paper_doll_base.safetensors", DEMO / "anydressing" / "paper_doll.safetensors"
@@ -74,7 +76,8 @@ class ReferenceArm:
     weight: w, 0 without reference. file: lambda of the shipped file, 0 without it. levels: of noise at which a garment is
     read, None for every step's own. stages: of the U-Net, whose sites join. text: what the garment's pass is told. places:
     how they are found. start: of the sampling, before which nothing is worn. foreground: only the garment's own tokens.
-    half: garments at half their size. slots: what is worn. ways: which pictures are made.
+    half: garments at half their size. slots: what is worn. ways: which pictures are made. style: whether the pictures are
+    made with a style LoRA, and garments read with it, too, or without.
     """
 
     title: str
@@ -89,6 +92,12 @@ class ReferenceArm:
     half: bool = False
     slots: tuple[str, ...] = ("upper", "lower")
     ways: tuple[str, ...] = BOTH
+    style: Literal["", "kept", "stripped"] = ""
+
+    @property
+    def dressed_upon(self) -> str:
+        """Where its people lie undressed: those who wear hats are others, and a style changes all of them."""
+        return "_".join(["undressed", *(["hats"] if "hat" in self.slots else []), *(["style"] if self.style else [])])
 
 
 _EVERYWHERE = ("down", "mid", "up")
@@ -123,6 +132,10 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "upper_alone": replace(_DEFAULT, title="one garment: upper", slots=("upper",)),
         "lower_alone": replace(_DEFAULT, title="one garment: lower", slots=("lower",)),
         "three": replace(_DEFAULT, title="three garments", slots=("upper", "lower", "hat")),
+        "style_kept": replace(_DEFAULT, title="a style LoRA, garments read with it, too", style="kept", ways=FREE),
+        "style_stripped": replace(
+            _DEFAULT, title="a style LoRA, garments read without it", style="stripped", ways=FREE
+        ),
         "file_upper": ReferenceArm("the file, one garment: upper", 0.0, 1.0, slots=("upper",)),
         "file_three": ReferenceArm("the file, three garments", 0.0, 1.0, slots=("upper", "lower", "hat")),
         "both_file_1": replace(_WITH, title="file at 1 and reference", file=1.0),
@@ -140,8 +153,9 @@ CHANGES = (
     *(
         ("reference", name)
         for name, arm in ARMS.items()
-        if arm.file == 0 and len(arm.slots) == 2 and name != "reference"
+        if arm.file == 0 and len(arm.slots) == 2 and not arm.style and name != "reference"
     ),
+    ("style_stripped", "style_kept"),
     *(("both", name) for name in ARMS if name.startswith("both_")),
     ("file_upper", "upper_alone"),
     ("file_three", "three"),
@@ -153,11 +167,12 @@ Only = Annotated[list[str] | None, typer.Option(help="These arms; all of them wh
 
 
 class StudyDresser(ReferenceDresser):
-    """Dresses as an arm says. Without reference it is the file's own model."""
+    """Dresses as an arm says. Without reference it is the file's own model. reader: the base model that reads garments."""
 
-    def __init__(self, arm: ReferenceArm, base: BaseModel, trained: DressingModel) -> None:
+    def __init__(self, arm: ReferenceArm, base: BaseModel, trained: DressingModel, reader: BaseModel) -> None:
         super().__init__(base, RESOLUTION, trained if arm.file else None)
-        self._arm = arm
+        install(reader.unet)
+        self._arm, self._reader = arm, reader
         self.preparation = Preparation(trained.preparation.slots, RESOLUTION)
 
     def reference(self, outfits: Outfits, strength: float) -> Reference | None:
@@ -174,7 +189,7 @@ class StudyDresser(ReferenceDresser):
     def _read(self, outfits: Outfits) -> dict[int, dict[str, GarmentKV]]:
         arm, base = self._arm, self._base
         return read_garments(
-            self.unet,
+            self._reader.unet,
             base.schedule,
             outfits if arm.foreground else replace(outfits, cells=None),
             {"empty": self._no_text, "silent": None, "caption": self._caption(outfits)}[arm.text],
@@ -234,26 +249,35 @@ def measure(
     for name in only or ():
         if name not in ARMS:
             raise refusal("--only:", f"there is no arm {name!r}", f"They are: {', '.join(ARMS)}.", "name one of these.")
-    checkpoint = load_file(FILE)
-    base = load_base(BASE, hardware_of(precision, device).for_file("fp32"))
+    chosen = hardware_of(precision, device)
+    plain = load_base(BASE, chosen.for_file("fp32"))
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     display = open_display(Console())
-    trained = dressing_model(checkpoint, base)
+    course = Course(display.work)
+    trained = dressing_model(load_file(FILE), plain)
     for name in only or ARMS:
         arm = ARMS[name]
         print(f"== {name}: {arm.title}", flush=True)
-        dresser: Dresser = StudyDresser(arm, base, trained)
+        base = _in_style(folder, chosen, course) if arm.style else plain
+        dresser: Dresser = StudyDresser(arm, base, trained, base if arm.style == "kept" else plain)
         settings = replace(SETTINGS, strength=arm.file)
         plan = BenchPlan(outfits, settings, arm.slots, arm.ways, arm.half, encode=partial(encode, arm))
-        course = Course(display.work)
         make_pictures(dresser, repr(arm), base, folder / "pictures" / name, plan, course=course)
-        undressed = folder / ("undressed_hats" if "hat" in arm.slots else "undressed")
+        undressed = folder / arm.dressed_upon
         nobody = BenchPlan(outfits, SETTINGS, arm.slots if "hat" in arm.slots else ("upper", "lower"), ("undressed",))
         make_pictures(dresser, "nobody", base, undressed, nobody, course=course)
         figures, _ = outfit_figures(folder / "pictures" / name, base, judge, parser, display.work, undressed)
         content = {"arm": name, "title": arm.title, "seed": 0, "figures": figures}
         write_atomically(folder / f"{name}-0.json", json.dumps(content, indent=1).encode())
+
+
+def _in_style(folder: Path, hardware: WantedHardware, course: Course) -> BaseModel:
+    """The base model with the style LoRA merged in, which is trained first where it is not there yet, in fp32."""
+    lora = folder / "style"
+    if not lora.is_dir():
+        train(lora, load_base(BASE), RESOLUTION, course=course)
+    return merge(lora, load_base(BASE, hardware.for_file("fp32")))
 
 
 @app.command()
@@ -265,7 +289,8 @@ def page(folder: Folder) -> None:
 
 def _sheet(folder: Path, names: Sequence[str]) -> Image.Image:
     """A column for each arm in both garments."""
-    shown = {name: folder / "pictures" / name for name in names if ARMS[name].slots == ("upper", "lower")}
+    plain = (name for name in names if ARMS[name].dressed_upon == "undressed" and len(ARMS[name].slots) == 2)
+    shown = {name: folder / "pictures" / name for name in plain}
     return bench_sheet(folder / "undressed", shown)
 
 

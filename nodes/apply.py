@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..anydressing_core.defaults import STRENGTH
-from ..anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE
+from ..anydressing_core.reference_attention import AS_TRAINED, WITH_FILE, WITHOUT_FILE
 from ..anydressing_core.refusals import refusal
 from .attention_patch import GarmentTiming, Strengths, dress_model
 from .bank import make_wardrobe
@@ -89,9 +89,15 @@ class AnyDressingApply(io.ComfyNode):
             tell(cls, "nothing is worn: strength 0, no garment with a weight, or an empty range.")
             return io.NodeOutput(model.clone())
         wardrobe = make_wardrobe(model, shape, worn)
-        of_reference = WITH_FILE if worn[0].anydressing.checkpoint is not None else WITHOUT_FILE
-        strengths = Strengths(strength, of_reference * strength / STRENGTH)
+        strengths = Strengths(strength, _weight(worn[0]) * strength / STRENGTH)
         return io.NodeOutput(dress_model(model, shape, worn, wardrobe, strengths, GarmentTiming(start, end)))
+
+
+def _weight(garment: Garment) -> float:
+    """w of reference attention at the default strength."""
+    if garment.by_model:
+        return AS_TRAINED
+    return WITHOUT_FILE if garment.anydressing.checkpoint is None else WITH_FILE
 
 
 def _connected(garments: Mapping[str, Garment | None], extra: Mapping[str, Any]) -> Sequence[Garment]:
@@ -122,5 +128,12 @@ def _connected(garments: Mapping[str, Garment | None], extra: Mapping[str, Any])
             f"they were encoded with different AnyDressing files: {', '.join(names)}",
             "Each file brings its own attention weights, and one Apply has room for one set.",
             "encode all of them with one file, or use one AnyDressing Apply for each file.",
+        )
+    if len({garment.by_model for garment in worn}) > 1:
+        raise refusal(
+            "garments:",
+            "a garment_model has read some of them, and your own checkpoint the others",
+            "The two attend at different layers, and one Apply has room for one way.",
+            "read all of them one way, or use one AnyDressing Apply for each.",
         )
     return worn

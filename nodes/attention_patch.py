@@ -194,7 +194,8 @@ class Dressing:
             for place, row in enumerate(rows_of(options))
         ]
         batch = x.shape[0] // len(fields)
-        ready = biases(self.shape, fields, weights, batch, size)
+        joined = [site for site in self.shape.sites if site.key in garments]
+        ready = biases(joined, fields, weights, batch, size)
         keys = None
         if run is not None and self.words is not None:
             words = self.words.to(x.device, dtype_of(model))

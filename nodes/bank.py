@@ -16,7 +16,7 @@ from torch import Tensor
 from ..anydressing_core.checkpoint import Checkpoint
 from ..anydressing_core.garment_kv import Columns, GarmentKV, garment_kv, project_garment
 from ..anydressing_core.noise_levels import nearest_level
-from ..anydressing_core.reference_attention import reference_kv, reference_sites
+from ..anydressing_core.reference_attention import reference_kv
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .garment import Garment
 from .unet import compute_dtype
@@ -133,9 +133,9 @@ def _level_sites(
 ) -> dict[str, GarmentKV]:
     """K_g and V_g at one level of noise."""
     sites: dict[str, GarmentKV] = {}
-    for index, site in enumerate(reference_sites(shape)):
+    for index, key in enumerate(garments[0].levels[level].sites):
         pairs = [[part.to(device, dtype) for part in garment.levels[level].tokens[index]] for garment in garments]
-        sites[site.key] = reference_kv([key for key, _ in pairs], [value for _, value in pairs], shape.heads)
+        sites[key] = reference_kv([key for key, _ in pairs], [value for _, value in pairs], shape.heads)
     return sites
 
 

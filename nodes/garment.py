@@ -43,11 +43,13 @@ Tokens = tuple[Tensor, ...]
 class Level(NamedTuple):
     """A garment as reference mode reads it at one level of noise.
 
-    sigma: noise over signal. canvas: h and w of the latent that was read. tokens: (K_g, V_g), (1, L_g, C) each, per site of `reference_sites`.
+    sigma: noise over signal. canvas: h and w of the latent that was read. sites: the keys of those at which it joins.
+    tokens: (K_g, V_g), (1, L_g, C) each, per site.
     """
 
     sigma: float
     canvas: tuple[int, int]
+    sites: tuple[str, ...]
     tokens: tuple[tuple[Tensor, Tensor], ...]
 
 
@@ -56,7 +58,7 @@ class Garment(NamedTuple):
 
     A tuple holding plain tensors, so that ComfyUI's cache sees how much memory it keeps.
     slot: which LoRA encoded it. content: digest of what came out of it. tokens: F, none without a file. levels: as
-    reference mode reads it, none where that is off. words: what it is called, the mean embedding (C_text,), or None when
+    reference mode reads it, none where that is off. by_model: whether a garment model of its own read it. words: what it is called, the mean embedding (C_text,), or None when
     nobody can say where it belongs. weight, start, end, region: what Garment Settings chose; start and end are fractions of
     the sampling, region is (H, W) over the picture that is made.
     """
@@ -67,6 +69,7 @@ class Garment(NamedTuple):
     content: str
     tokens: Tokens
     levels: tuple[Level, ...] = ()
+    by_model: bool = False
     words: Tensor | None = None
     weight: float = 1.0
     start: float = 0.0

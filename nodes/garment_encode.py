@@ -15,13 +15,14 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out
+from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out
+from ..anydressing_core.checkpoint_info import describe_unet
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, is_whole, latent_size
-from ..anydressing_core.reference_attention import reference_sites
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import AttentionSite, UNetShape
-from .garment import AnyDressing, Garment, Level, Tokens
+from .garment import TRAINING_FREE, AnyDressing, Garment, Level, Tokens
+from .garment_model_pass import read_by_model
 from .garments_net import garment_features
 from .inputs import choice, line, number, require_anydressing, require_clip, require_model, require_vae
 from .loader import known_slots
@@ -127,6 +128,13 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     optional=True,
                     tooltip="With a file: dress by reference as well, which brings colours nearer. Without a file it always does.",
                 ),
+                io.Model.Input(
+                    "garment_model",
+                    optional=True,
+                    tooltip="Without a file: another U-Net that was trained to read garments for SD1.5, MagicClothing's for one, "
+                    "from Load Diffusion Model. It reads the garment in place of your checkpoint; needs clip. Those weights are "
+                    "CC BY-NC-SA 4.0: not for commerce.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -154,18 +162,25 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         clip: Any = None,
         words: str = "",
         reference: bool = False,
+        garment_model: Any = None,
     ) -> io.NodeOutput:
         require_vae(vae)
         shape = _check_model(model, anydressing)
         _check_slot(slot, anydressing)
         canvas_size = _canvas_size(choice("size", size, SIZES), width, height, anydressing)
         text = _Text.of(clip, line("words", words), slot, shape)
+        by_model = garment_model is not None
+        if by_model:
+            _check_garment_model(garment_model, shape, anydressing, text)
         found = garment_picture(image, mask, invert=invert_mask)
         canvas = lay_out(found.picture, *canvas_size, found.mask)
-        counted = _counted(choice("garment_tokens", garment_tokens, TOKEN_BUDGETS), anydressing, canvas)
+        counted = _counted(choice("garment_tokens", garment_tokens, TOKEN_BUDGETS), anydressing, canvas, by_model)
         _refuse_blank(canvas, found.origin, counted)
         by_reference = reference or anydressing.checkpoint is None
-        tell(cls, _words(canvas, found, counted) + (NO_PLACES if by_reference and text.words is None else ""))
+        placed = by_reference and not by_model
+        tell(cls, _words(canvas, found, counted) + (NO_PLACES if placed and text.words is None else ""))
+        if by_model:
+            canvas = stretch_out(found.picture, *canvas_size, found.mask)
         progress = comfy.utils.ProgressBar(3)
 
         def went_on() -> None:
@@ -178,7 +193,12 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         if anydressing.checkpoint is not None:
             tokens = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
         went_on()
-        levels = read_levels(model, shape, latent, text.empty, keep_loras=keep_loras) if by_reference else ()
+        levels: tuple[Level, ...] = ()
+        if by_model:
+            assert text.empty is not None
+            levels = (read_by_model(garment_model, model, shape, latent, text.empty),)
+        elif by_reference:
+            levels = read_levels(model, shape, latent, text.empty, keep_loras=keep_loras)
         progress.update(1)
 
         _refuse_not_finite(tokens, levels)
@@ -188,7 +208,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
             latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity
         )
         _log(slot, canvas.picture, tokens, levels)
-        garment = Garment(anydressing, shape, slot, content, tokens, levels, text.words if by_reference else None)
+        garment = Garment(anydressing, shape, slot, content, tokens, levels, by_model, text.words if placed else None)
         seen = canvas.picture if counted == "all" else canvas.preview
         return io.NodeOutput(garment, ui=ui.PreviewImage(to_image(seen), cls=cls))
 
@@ -217,6 +237,29 @@ def _check_model(model: Any, anydressing: AnyDressing) -> UNetShape:
     else:
         require_file_match(shape, anydressing.checkpoint.info.unet, anydressing.name)
     return shape
+
+
+def _check_garment_model(garment_model: Any, shape: UNetShape, anydressing: AnyDressing, text: _Text) -> None:
+    name = "garment_model"
+    require_model(garment_model, name)
+    if anydressing.checkpoint is not None:
+        raise refusal(
+            f"{name}:",
+            f"it reads garments in place of an AnyDressing file, and {anydressing.name!r} is loaded",
+            "Each of the two was trained to read garments alone.",
+            f"choose {TRAINING_FREE!r} in the AnyDressing Loader, or disconnect {name}.",
+        )
+    if unet_shape(garment_model, name) != shape:
+        raise refusal(
+            f"{name}:",
+            f"it is {describe_unet(unet_shape(garment_model, name))}, but the connected MODEL is {describe_unet(shape)}",
+            "What one U-Net has read fits only the layers of its kind.",
+            "connect one that was trained for your checkpoint's kind.",
+        )
+    if text.empty is None:
+        raise refusal(
+            "clip:", "none is connected", f"{name} reads with the empty prompt.", "connect your checkpoint's CLIP."
+        )
 
 
 def _check_slot(slot: str, anydressing: AnyDressing) -> None:
@@ -248,10 +291,12 @@ def _canvas_size(size: str, width: int, height: int, anydressing: AnyDressing) -
     return half_size(anydressing.resolution) if size == "half" else anydressing.resolution
 
 
-def _counted(budget: str, anydressing: AnyDressing, canvas: GarmentCanvas) -> str:
+def _counted(budget: str, anydressing: AnyDressing, canvas: GarmentCanvas, by_model: bool) -> str:
     """Which tokens take part: "all" or "foreground"."""
     if budget != "as trained":
         return budget
+    if by_model:
+        return "all"
     if anydressing.checkpoint is not None:
         return anydressing.checkpoint.info.garment_tokens
     return "foreground" if canvas.cells.any() else "all"
@@ -340,17 +385,19 @@ def _keep_foreground(
 
     trained = tuple(kept(part, site) for site, part in zip(shape.sites, tokens, strict=bool(tokens)))
     read = tuple(
-        Level(
-            level.sigma,
-            level.canvas,
-            tuple(
+        level._replace(
+            tokens=tuple(
                 (kept(key, site), kept(value, site))
-                for site, (key, value) in zip(reference_sites(shape), level.tokens, strict=True)
-            ),
+                for site, (key, value) in zip(_sites_of(level, shape), level.tokens, strict=True)
+            )
         )
         for level in levels
     )
     return trained, read
+
+
+def _sites_of(level: Level, shape: UNetShape) -> list[AttentionSite]:
+    return [site for site in shape.sites if site.key in level.sites]
 
 
 def _log(slot: str, canvas: Tensor, tokens: Tokens, levels: tuple[Level, ...]) -> None:

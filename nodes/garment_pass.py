@@ -41,6 +41,11 @@ class GarmentPass:
         self.device, self.dtype = self._patcher.load_device, compute_dtype(self._patcher)
 
     @property
+    def unet(self) -> Any:
+        """The U-Net itself, loaded."""
+        return self._patcher.model.diffusion_model
+
+    @property
     def sampling(self) -> Any:
         """The connected model's own schedule."""
         return self._patcher.get_model_object("model_sampling")
@@ -51,7 +56,7 @@ class GarmentPass:
 
     def run(self, x: Tensor, timestep: Tensor, context: Tensor, options: dict[str, Any]) -> None:
         """Call the U-Net: x (B, 4, h, w), scaled; timestep (B,); context (B, T, C_text); options: the call's patches."""
-        unet = self._patcher.model.diffusion_model
+        unet = self.unet
         x = functional.pad(x.to(self.dtype), (0, 0, 0, 0, 0, unet.in_channels - x.shape[1]))  # inpainting: empty mask
         options = {"cond_or_uncond": [0], "sigmas": torch.zeros(1), **self._override, **options}
         unet(x, timestep, context=context.to(self.device, self.dtype), transformer_options=options)

@@ -36,9 +36,9 @@ def choice(name: str, value: object, options: Sequence[str]) -> str:
     return value
 
 
-def require_model(model: Any) -> None:
+def require_model(model: Any, name: str = "model") -> None:
     """Raise ValueError unless this is what a MODEL wire carries."""
-    _require_wire("model", model, hasattr(model, "model") and hasattr(model, "clone"), "MODEL", "a checkpoint loader")
+    _require_wire(name, model, hasattr(model, "model") and hasattr(model, "clone"), "MODEL", "a checkpoint loader")
 
 
 def require_vae(vae: Any) -> None:

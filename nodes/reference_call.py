@@ -21,9 +21,8 @@ from ..anydressing_core.reference_attention import (
     garment_bias,
     garments_part,
     reference_attention,
-    reference_sites,
 )
-from ..anydressing_core.sites import UNetShape
+from ..anydressing_core.sites import AttentionSite, UNetShape
 from .sampling_run import Row, SamplingRun
 
 
@@ -74,9 +73,13 @@ def word_keys(unet: Any, shape: UNetShape, size: tuple[int, int], words: Tensor)
 
 
 def biases(
-    shape: UNetShape, fields: Sequence[Tensor | None], weights: Tensor, batch: int, size: tuple[int, int]
+    sites: Sequence[AttentionSite],
+    fields: Sequence[Tensor | None],
+    weights: Tensor,
+    batch: int,
+    size: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """b at every reference site, for all rows of a call: (R, L, N), none when no row has anything to say.
+    """b at every site where garments join, for all rows of a call: (R, L, N), none when no row has anything to say.
 
     fields: for each condition p_k over what it shows, (`batch` or 1, N, h, w), None for everywhere. size: h, w.
     """
@@ -84,7 +87,7 @@ def biases(
         return {}
     everywhere = torch.ones(1, len(weights), *size, device=weights.device)
     whole = torch.cat([(everywhere if field is None else field).expand(batch, -1, -1, -1) for field in fields])
-    grids = {site.key: site.grid(*size) for site in reference_sites(shape)}
+    grids = {site.key: site.grid(*size) for site in sites}
     of_grid = {grid: garment_bias(weights, on_grid(whole, grid)) for grid in set(grids.values())}
     return {key: of_grid[grid] for key, grid in grids.items()}
 

@@ -48,6 +48,7 @@ def read_levels(
         Level(
             float(sigma),
             (latent.shape[-2], latent.shape[-1]),
+            tuple(site.key for site in reference_sites(shape)),
             tuple((key[row : row + 1], value[row : row + 1]) for key, value in kept),
         )
         for row, sigma in enumerate(sigmas)

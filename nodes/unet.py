@@ -12,8 +12,8 @@ from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import SD15, UNetShape
 
 
-def unet_shape(model: Any) -> UNetShape:
-    """Read the shape of a loaded MODEL. Raises ValueError when it is not an SD1.5-type U-Net."""
+def unet_shape(model: Any, name: str = "model") -> UNetShape:
+    """Read the shape of a loaded MODEL. name: of the input that it came by. Raises ValueError when it is not an SD1.5-type U-Net."""
     config: dict[str, Any] = getattr(model.model.model_config, "unet_config", None) or {}
     try:
         shape = _shape_from_ldm(config)
@@ -22,7 +22,7 @@ def unet_shape(model: Any) -> UNetShape:
     unet = model.model.diffusion_model
     if shape is None or not all(_has_module(unet, site.ldm_name) for site in shape.sites):
         raise refusal(
-            "model:",
+            f"{name}:",
             f"AnyDressing dresses Stable Diffusion 1.5, but the connected MODEL is {family(model)}",
             "Its layers are not where an SD1.5 U-Net has them, so no garment could be attached.",
             "connect an SD1.5 checkpoint.",

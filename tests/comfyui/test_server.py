@@ -117,6 +117,7 @@ PROMISES = {
             "clip",
             "words",
             "reference",
+            "garment_model",
         ],
         ["ANYDRESSING_GARMENT"],
     ),
