@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-LEVELS = 4
+LEVELS = 8
 SEED = 7
 """Of the noise that is laid over every garment, at every level: the same picture reads alike, whenever and in any order."""
 
@@ -14,6 +14,14 @@ SEED = 7
 def level_fractions(count: int) -> list[float]:
     """Where the levels lie between the clean picture, 0, and pure noise, 1: the middles of `count` equal parts."""
     return [(index + 0.5) / count for index in range(count)]
+
+
+def cleaner_level(index: int, count: int) -> int:
+    """Whose values go with a level's keys: those read a quarter of the levels below, where less of the garment is noise.
+
+    Keys have to be as noisy as the queries that look for them; what is found had better be clean.
+    """
+    return max(0, index - count // 4)
 
 
 def nearest_level(sigma: float, sigmas: Sequence[float]) -> int:

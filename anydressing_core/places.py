@@ -26,7 +26,7 @@ from .sites import AttentionSite, UNetShape
 SHARPNESS = 16.0
 """What a map of 1 outweighs one of 0 by, as a logit."""
 
-ELSEWHERE = 0.4
+ELSEWHERE = 0.45
 """Where no map is above this, no garment belongs."""
 
 KEPT = 0.7

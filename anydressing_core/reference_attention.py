@@ -24,8 +24,12 @@ from torch.nn import functional
 from .garment_kv import Attend, GarmentKV, garment_kv, scaled_dot_product, split_heads, widen_query
 from .sites import AttentionSite, UNetShape
 
-WITHOUT_FILE, WITH_FILE = 3.0, 1.0
+WITHOUT_FILE, WITH_FILE = 2.0, 1.0
 """w of a garment at the default strength: alone, and beside a trained file's own term."""
+
+CONTRAST = 1.2
+"""What the keys of a garment that was read without any training are multiplied by: looking for a place in it, the picture
+finds that place and less of all others, so patterns stay patterns."""
 
 AS_TRAINED = 1.0
 """The same of one that was read by a garment model, which was trained in a plain joint softmax."""

@@ -55,7 +55,7 @@ COUNTED = {
     OURS_HALF: "garments at half the height and half the width, a quarter of the tokens.",
     OURS_HALF_NULL: "the same with a null token.",
     FOREGROUND: "full-size garments of which half the tokens are kept at every site.",
-    REFERENCE: "no file: K, V of all tokens at four levels of noise, read once; one softmax over them and the picture's own, heads "
+    REFERENCE: f"no file: K, V of all tokens at {LEVELS} levels of noise, read once; one softmax over them and the picture's own, heads "
     "widened, at the decoder's sites of the conditional row.",
     REFERENCE_FOREGROUND: "the same with half the tokens, as a garment that half fills its picture has it.",
     FEATURES: "ours, but the features are kept and every step projects K', V' again.",

@@ -15,18 +15,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.defaults import STRENGTH
-from comfyui_anydressing.anydressing_core.garment_kv import GarmentKV
+from comfyui_anydressing.anydressing_core.garment_kv import GarmentKV, scaled_dot_product
 from comfyui_anydressing.anydressing_core.latents import latent_size
 from comfyui_anydressing.anydressing_core.noise_levels import LEVELS
-from comfyui_anydressing.anydressing_core.places import words_for
-from comfyui_anydressing.anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE
+from comfyui_anydressing.anydressing_core.places import on_grid, words_for
+from comfyui_anydressing.anydressing_core.reference_attention import (
+    CONTRAST,
+    WITH_FILE,
+    WITHOUT_FILE,
+    garment_bias,
+    garments_part,
+)
 from comfyui_anydressing.anydressing_core.refusals import refusal
+from comfyui_anydressing.anydressing_core.sites import AttentionSite
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import BaseModel, load_base
@@ -36,7 +43,7 @@ from comfyui_anydressing.training.model.dresser import Dresser, Preparation
 from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.people import EncodedGarment
-from comfyui_anydressing.training.model.processors import ReferenceStep, install
+from comfyui_anydressing.training.model.processors import DressingRole, ReferenceStep, SiteProcessor, install
 from comfyui_anydressing.training.model.reference import Reference, level_timesteps, read_garments
 from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
 from comfyui_anydressing.training.model.sampling import SamplingSettings
@@ -51,6 +58,7 @@ from comfyui_anydressing.training.paper_doll.networks.recogniser import load_rec
 from comfyui_anydressing.training.paper_doll.world.samples import Sample
 from comfyui_anydressing.training.progress import Course
 from comfyui_anydressing.training.run.display import open_display
+from einops import rearrange
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
@@ -76,7 +84,8 @@ class ReferenceArm:
     weight: w, 0 without reference. file: lambda of the shipped file, 0 without it. levels: of noise at which a garment is
     read, None for every step's own. stages: of the U-Net, whose sites join. text: what the garment's pass is told. places:
     how they are found. start: of the sampling, before which nothing is worn. foreground: only the garment's own tokens.
-    half: garments at half their size. slots: what is worn. ways: which pictures are made. style: whether the pictures are
+    half: garments at half their size. cleaner, contrast: of what is read, as `read_garments` takes them. added: lambda of a
+    second term with a softmax of its own, in place of the joint one. slots: what is worn. ways: which pictures are made. style: whether the pictures are
     made with a style LoRA, and garments read with it, too, or without.
     """
 
@@ -90,6 +99,9 @@ class ReferenceArm:
     start: float = 0.0
     foreground: bool = True
     half: bool = False
+    cleaner: bool = True
+    contrast: float = CONTRAST
+    added: float = 0.0
     slots: tuple[str, ...] = ("upper", "lower")
     ways: tuple[str, ...] = BOTH
     style: Literal["", "kept", "stripped"] = ""
@@ -110,14 +122,17 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "both": _WITH,
         "levels_1": replace(_DEFAULT, title="one level of noise", levels=1, ways=FREE),
         "levels_2": replace(_DEFAULT, title="two levels", levels=2, ways=FREE),
-        "levels_8": replace(_DEFAULT, title="eight levels", levels=8, ways=FREE),
+        "levels_4": replace(_DEFAULT, title="four levels", levels=4, ways=FREE),
         "levels_all": replace(_DEFAULT, title="every step's own level", levels=None, ways=FREE),
+        "not_cleaner": replace(_DEFAULT, title="values of the keys' own level", cleaner=False, ways=FREE),
+        "no_contrast": replace(_DEFAULT, title="keys as they are read", contrast=1.0, ways=FREE),
+        "added": replace(_DEFAULT, title="a second term is added, as by the file", added=STRENGTH, ways=FREE),
         "no_places": replace(_DEFAULT, title="no places", places="none", ways=FREE),
         "slot_words": replace(_DEFAULT, title="places by the slots' own words", places="slot", ways=FREE),
         "prompt_places": replace(
             _DEFAULT, title="places by the words' positions in the prompt", places="prompt", ways=FREE
         ),
-        "true_places": replace(_DEFAULT, title="places by the true masks", places="true"),
+        "true_places": replace(_DEFAULT, title="places by the true masks", places="true", ways=FREE),
         "caption": replace(_DEFAULT, title="the garment's pass is told its caption", text="caption", ways=FREE),
         "silent": replace(
             _DEFAULT, title="the garment's pass is told nothing, cross-attention silenced", text="silent", ways=FREE
@@ -128,16 +143,16 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "half_weight": replace(_DEFAULT, title="half the weight", weight=WITHOUT_FILE / 2, ways=FREE),
         "double_weight": replace(_DEFAULT, title="double the weight", weight=WITHOUT_FILE * 2, ways=FREE),
         "late_start": replace(_DEFAULT, title="from a tenth of the sampling on", start=0.1, ways=FREE),
-        "half_size": replace(_DEFAULT, title="garments at half size", half=True),
-        "upper_alone": replace(_DEFAULT, title="one garment: upper", slots=("upper",)),
-        "lower_alone": replace(_DEFAULT, title="one garment: lower", slots=("lower",)),
-        "three": replace(_DEFAULT, title="three garments", slots=("upper", "lower", "hat")),
+        "half_size": replace(_DEFAULT, title="garments at half size", half=True, ways=FREE),
+        "upper_alone": replace(_DEFAULT, title="one garment: upper", slots=("upper",), ways=FREE),
+        "lower_alone": replace(_DEFAULT, title="one garment: lower", slots=("lower",), ways=FREE),
+        "three": replace(_DEFAULT, title="three garments", slots=("upper", "lower", "hat"), ways=FREE),
         "style_kept": replace(_DEFAULT, title="a style LoRA, garments read with it, too", style="kept", ways=FREE),
         "style_stripped": replace(
             _DEFAULT, title="a style LoRA, garments read without it", style="stripped", ways=FREE
         ),
-        "file_upper": ReferenceArm("the file, one garment: upper", 0.0, 1.0, slots=("upper",)),
-        "file_three": ReferenceArm("the file, three garments", 0.0, 1.0, slots=("upper", "lower", "hat")),
+        "file_upper": ReferenceArm("the file, one garment: upper", 0.0, 1.0, slots=("upper",), ways=FREE),
+        "file_three": ReferenceArm("the file, three garments", 0.0, 1.0, slots=("upper", "lower", "hat"), ways=FREE),
         "both_file_1": replace(_WITH, title="file at 1 and reference", file=1.0),
         "both_file_half": replace(_WITH, title="file at 0.5 and reference", file=0.5),
         "both_weight_half": replace(_WITH, title="file and half the reference", weight=WITH_FILE / 2),
@@ -173,6 +188,10 @@ class StudyDresser(ReferenceDresser):
         super().__init__(base, RESOLUTION, trained if arm.file else None)
         install(reader.unet)
         self._arm, self._reader = arm, reader
+        if arm.added:
+            for site in base.shape.sites:
+                attention: Any = base.unet.get_submodule(site.diffusers_name)
+                attention.set_processor(AddedTerm(site, arm.added))
         self.preparation = Preparation(trained.preparation.slots, RESOLUTION)
 
     def reference(self, outfits: Outfits, strength: float) -> Reference | None:
@@ -195,11 +214,31 @@ class StudyDresser(ReferenceDresser):
             {"empty": self._no_text, "silent": None, "caption": self._caption(outfits)}[arm.text],
             timesteps=[step for step, _ in SETTINGS.timesteps] if arm.levels is None else level_timesteps(arm.levels),
             sites=[site for site in base.shape.sites if site.stage in arm.stages],
+            cleaner=arm.cleaner,
+            contrast=arm.contrast,
         )
 
     def _caption(self, outfits: Outfits) -> Tensor:
         captions = {"upper": "a shirt", "lower": "a skirt", "hat": "a cap"}
         return self._base.encode_text([f"a product photo of {captions[slot]}" for slot in outfits.slots])
+
+
+class AddedTerm(SiteProcessor):
+    """Self-attention plus lambda times attention to the garments alone, both as they are in reference attention."""
+
+    def __init__(self, site: AttentionSite, strength: float) -> None:
+        super().__init__(site)
+        self._strength = strength
+
+    def _dressed(self, query: Tensor, key: Tensor, value: Tensor, heads: int, role: DressingRole) -> Tensor:
+        out, step = scaled_dot_product(query, key, value, heads), role.reference
+        if step is None or self.site.key not in step.garments:
+            return out
+        places = None if step.places is None else on_grid(step.places, self.site.grid(*step.size))
+        part = garments_part(query, key, step.garments[self.site.key], garment_bias(step.weights, places))
+        role.maps[self.site.key] = part.maps
+        alone = part.term / (1 - part.left).clamp(min=1e-6).to(part.term)
+        return out + self._strength * rearrange(alone, "b l h d -> b l (h d)")
 
 
 @dataclass

@@ -9,8 +9,8 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..anydressing_core.noise_levels import LEVELS, SEED, level_fractions
-from ..anydressing_core.reference_attention import reference_sites
+from ..anydressing_core.noise_levels import LEVELS, SEED, cleaner_level, level_fractions
+from ..anydressing_core.reference_attention import CONTRAST, reference_sites
 from ..anydressing_core.sites import UNetShape
 from .garment import Level
 from .garment_pass import GarmentPass, SiteKey, key_of, silent_text, site_key
@@ -44,15 +44,13 @@ def read_levels(
     )
     home = comfy.model_management.intermediate_device()
     kept = [tuple(part.to(home) for part in hooks.tokens[site_key(site)]) for site in reference_sites(shape)]
-    return tuple(
-        Level(
-            float(sigma),
-            (latent.shape[-2], latent.shape[-1]),
-            tuple(site.key for site in reference_sites(shape)),
-            tuple((key[row : row + 1], value[row : row + 1]) for key, value in kept),
-        )
-        for row, sigma in enumerate(sigmas)
-    )
+    canvas, sites = (latent.shape[-2], latent.shape[-1]), tuple(site.key for site in reference_sites(shape))
+
+    def at_level(row: int) -> tuple[tuple[Tensor, Tensor], ...]:
+        cleaner = cleaner_level(row, LEVELS)
+        return tuple((CONTRAST * key[row : row + 1], value[cleaner : cleaner + 1]) for key, value in kept)
+
+    return tuple(Level(float(sigma), canvas, sites, at_level(row)) for row, sigma in enumerate(sigmas))
 
 
 def _sigma(sampling: Any, fraction: float) -> Tensor:

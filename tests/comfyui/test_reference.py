@@ -14,6 +14,7 @@ from comfyui_anydressing.anydressing_core.noise_levels import SEED
 pytestmark = pytest.mark.comfyui
 
 STEPS = {"steps": 3}
+LEVELS = [62, 187, 312, 437, 562, 687, 812, 937]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def scaled(studio, model, sampling, **options):
 
 
 @pytest.mark.parametrize("sampling", ["eps", "v_prediction", "lcm", "zsnr"])
-def test_a_garment_is_read_at_four_levels_of_the_models_own_schedule(studio, seen, sampling):
+def test_a_garment_is_read_at_eight_levels_of_the_models_own_schedule(studio, seen, sampling):
     kind, zsnr = ("v_prediction", True) if sampling == "zsnr" else (sampling, False)
     model = studio.model if sampling == "eps" else scaled(studio, studio.model, kind, zsnr=zsnr)
     picture = studio.picture(1)
@@ -65,9 +66,9 @@ def test_a_garment_is_read_at_four_levels_of_the_models_own_schedule(studio, see
     schedule = model.get_model_object("model_sampling")
     ((x, timesteps, text),) = seen
     if sampling == "lcm":
-        assert all(abs(float(t) - wanted) <= 20 for t, wanted in zip(timesteps, (125, 375, 624, 874), strict=True))
+        assert all(abs(float(t) - wanted) <= 20 for t, wanted in zip(timesteps, LEVELS, strict=True))
     else:
-        assert timesteps.tolist() == [125, 375, 624, 874]
+        assert timesteps.tolist() == LEVELS
     sigmas = schedule.sigma(timesteps)
     assert [level.sigma for level in garment.levels] == pytest.approx(sigmas.tolist(), rel=1e-6)
     latent = studio.vae.encode(picture) * 0.18215
@@ -75,7 +76,7 @@ def test_a_garment_is_read_at_four_levels_of_the_models_own_schedule(studio, see
     want = (latent + sigmas[:, None, None, None] * noise) / (sigmas[:, None, None, None] ** 2 + 1) ** 0.5
     torch.testing.assert_close(x, want, atol=1e-5, rtol=1e-5)
     empty = studio.prompts[""][0][0]
-    torch.testing.assert_close(text, empty.expand(4, -1, -1).to(text), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(text, empty.expand(8, -1, -1).to(text), atol=1e-6, rtol=1e-6)
 
 
 def test_reading_is_one_batch_that_memory_is_asked_for(studio, monkeypatch):
@@ -89,7 +90,7 @@ def test_reading_is_one_batch_that_memory_is_asked_for(studio, monkeypatch):
         ),
     )
     studio.garment("upper")
-    assert studio.model.memory_required([4, 4, 12, 8]) in asked
+    assert studio.model.memory_required([8, 4, 12, 8]) in asked
 
 
 def test_only_tokens_of_the_garment_are_kept_unless_it_cannot_be_told_apart(studio):
@@ -254,7 +255,7 @@ def test_tiles_and_windows_are_told_to_have_no_places(studio, caplog):
 def test_reference_beside_a_file_is_both(studio):
     file = studio.random_file("both")
     alone, both = (studio.garment("upper", file=file, reference=reference) for reference in (False, True))
-    assert (alone.levels, len(both.levels)) == ((), 4)
+    assert (alone.levels, len(both.levels)) == ((), 8)
     assert all(torch.equal(a, b) for a, b in zip(alone.tokens, both.tokens, strict=True))
     assert not torch.equal(studio.sample(studio.dress(garments=[alone])), studio.sample(studio.dress(garments=[both])))
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.canvas import foreground_tokens
-from comfyui_anydressing.anydressing_core.reference_attention import fair_weight
+from comfyui_anydressing.anydressing_core.garment_kv import split_heads
+from comfyui_anydressing.anydressing_core.reference_attention import CONTRAST, fair_weight, reference_sites
 from comfyui_anydressing.training.base.schedule import NoiseSchedule
 from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.people import EncodedGarment, Person, sample_people
@@ -86,7 +87,7 @@ def others_prediction(unet, shape, scene, timestep, *, stages, bias_of=None):
 def our_prediction(unet, scene, timestep, *, sites, weight, cells=None):
     install(unet)
     outfits = Outfits(scene.latents, ["upper", "lower"], torch.tensor([[0, 1], [0, 1]]), cells)
-    levels = read_garments(unet, SCHEDULE, outfits, scene.empty, timesteps=[timestep], sites=sites)
+    levels = read_garments(unet, SCHEDULE, outfits, scene.empty, timesteps=[timestep], sites=sites, contrast=1.0)
     present = torch.ones(2, 2, dtype=torch.bool)
     reference = Reference(levels, torch.full((2,), weight), SIZE, None, present, SCHEDULE, install(unet))
     role = DressingRole({}, 0.0, reference.step(timestep, SIZE))
@@ -119,7 +120,7 @@ def test_with_bias_3_the_background_out_and_the_decoders_sites_it_is_the_multi_r
 
 
 def test_levels_lie_at_the_middles_of_the_schedule():
-    assert level_timesteps() == [125, 375, 624, 874]
+    assert level_timesteps() == [62, 187, 312, 437, 562, 687, 812, 937]
     assert level_timesteps(1) == [500]
 
 
@@ -132,7 +133,20 @@ def test_the_nearest_level_serves_a_step(unet, shape, scene):
         next(t for t, one in levels.items() if one is reference.step(step, SIZE).garments)
         for step in (999, 800, 700, 560, 300, 1)
     ]
-    assert chosen == [874, 874, 624, 624, 375, 125]
+    assert chosen == [937, 812, 687, 562, 312, 62]
+
+
+@torch.no_grad()
+def test_keys_are_as_noisy_as_the_step_and_values_are_cleaner(unet, shape, scene):
+    outfits = Outfits(scene.latents, ["upper", "lower"], torch.tensor([[0, 1]]))
+    ours = read_garments(unet, SCHEDULE, outfits, None)
+    plain = read_garments(unet, SCHEDULE, outfits, None, cleaner=False, contrast=1.0)
+    site = reference_sites(shape)[0].key
+    for step, cleaner in ((937, 687), (312, 62), (187, 62), (62, 62)):
+        dim, heads = plain[step][site].columns.dim, plain[step][site].heads
+        key, wanted = (split_heads(levels[step][site].key, heads)[..., :dim] for levels in (ours, plain))
+        torch.testing.assert_close(key, CONTRAST * wanted)
+        assert torch.equal(ours[step][site].value, plain[cleaner][site].value)
 
 
 @torch.no_grad()
