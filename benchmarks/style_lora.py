@@ -17,6 +17,7 @@ from comfyui_anydressing.anydressing_core.pixels import Pixels, as_signed
 from comfyui_anydressing.training.base.model import BaseModel
 from comfyui_anydressing.training.paper_doll.world.samples import sample
 from comfyui_anydressing.training.progress import UNWATCHED, Course
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
 from torch.nn import functional
@@ -62,7 +63,7 @@ def train(folder: Path, base: BaseModel, size: Size, *, course: Course = UNWATCH
 def merge(folder: Path, base: BaseModel) -> BaseModel:
     """The base model with the LoRA in its U-Net's own weights, which it changes."""
     unet: Any = base.unet
-    unet.load_lora_adapter(folder, prefix=None)
+    unet.load_lora_adapter(folder, weight_name=LORA_WEIGHT_NAME_SAFE, prefix=None)
     unet.fuse_lora()
     unet.unload_lora()
     return base
