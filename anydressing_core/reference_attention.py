@@ -24,7 +24,7 @@ from torch.nn import functional
 from .garment_kv import Attend, GarmentKV, garment_kv, scaled_dot_product, split_heads, widen_query
 from .sites import AttentionSite, UNetShape
 
-WITHOUT_FILE, WITH_FILE = 2.0, 1.0
+WITHOUT_FILE, WITH_FILE = 2.0, 0.7
 """w of a garment at the default strength: alone, and beside a trained file's own term."""
 
 CONTRAST = 1.2

@@ -74,6 +74,7 @@ class Studio:
         self.host, self.pack = host, pack
         loaded = host.nodes.CheckpointLoaderSimple().load_checkpoint("anydressing_random_sd15.safetensors")
         self.model, self.clip, self.vae = loaded
+        self.steps = 1 if file else 2  # places are known from the second step on
         if not file:  # the smallest of our U-Nets has all that is tested here
             self.model = host.nodes.CheckpointLoaderSimple().load_checkpoint("anydressing_random_min.safetensors")[0]
         self.prompts = {name: self.encode(name) for name in ("positive", "negative", "other", "")}
@@ -135,8 +136,8 @@ class Studio:
 
     @torch.inference_mode()
     def sample(self, model, *, positive=None, negative=None, latent=None, seed=3, **options):
-        """KSampler: two steps on a 12 x 8 latent unless told otherwise."""
-        chosen = {"steps": 2, "cfg": 6.0, "sampler": "euler", "scheduler": "normal", "denoise": 1.0, **options}
+        """KSampler, on a 12 x 8 latent unless told otherwise."""
+        chosen = {"steps": self.steps, "cfg": 6.0, "sampler": "euler", "scheduler": "normal", "denoise": 1.0, **options}
         latent = {"samples": torch.zeros(1, 4, 12, 8)} if latent is None else latent
         out = self.host.nodes.common_ksampler(
             model,
