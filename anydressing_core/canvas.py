@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The garment's canvas: how a garment picture becomes what GarmentsNet sees, and which of its tokens count.
 
-Training and inference share these functions: a garment is padded onto white, never stretched (decision D10).
+Training and inference share these functions: a garment is padded onto white, never stretched (decision D10); only
+other people's garment models want it otherwise (`stretch_out`).
 """
 
 from __future__ import annotations
@@ -93,12 +94,12 @@ def garment_canvas(image: Tensor, height: int, width: int, mask: Tensor | None =
 def stretch_out(image: Tensor, height: int, width: int, mask: Tensor | None = None) -> GarmentCanvas:
     """Stretch a garment over the whole canvas, mid-grey around it, as MagicClothing's garment model was trained.
 
-    The arguments are those of `lay_out`. Without a mask the grey takes the place of plain ground.
+    The arguments are those of `lay_out`. Without a mask the grey takes the place of plain ground, unless all is ground.
     """
     picture = _stretched(image, height, width).clamp(-1, 1)
     if mask is None:
         cells = ~ground_cells(picture, (height, width), (0, 0))
-        shown = functional.interpolate(cells[None, None].float(), scale_factor=CELL)
+        shown = functional.interpolate((cells if cells.any() else ~cells)[None, None].float(), scale_factor=CELL)
         return GarmentCanvas(picture * shown, cells, float(cells.float().mean()), masked=False)
     shown = _stretched(mask, height, width).clamp(0, 1)
     cells = functional.max_pool2d(shown, CELL)[0, 0] > MASK_THRESHOLD

@@ -224,7 +224,7 @@ class StudyDresser(ReferenceDresser):
 
 
 class AddedTerm(SiteProcessor):
-    """Self-attention plus lambda times attention to the garments alone, both as they are in reference attention."""
+    """Self-attention plus lambda times attention to the garments alone, as much as they belong to a pixel."""
 
     def __init__(self, site: AttentionSite, strength: float) -> None:
         super().__init__(site)
@@ -237,8 +237,8 @@ class AddedTerm(SiteProcessor):
         places = None if step.places is None else on_grid(step.places, self.site.grid(*step.size))
         part = garments_part(query, key, step.garments[self.site.key], garment_bias(step.weights, places))
         role.maps[self.site.key] = part.maps
-        alone = part.term / (1 - part.left).clamp(min=1e-6).to(part.term)
-        return out + self._strength * rearrange(alone, "b l h d -> b l (h d)")
+        alone = rearrange(part.term / (1 - part.left).clamp(min=1e-6).to(part.term), "b l h d -> b l (h d)")
+        return out + self._strength * (alone if places is None else alone * places.sum(dim=-1, keepdim=True).to(alone))
 
 
 @dataclass

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,9 @@ def train(folder: Path, base: BaseModel, size: Size, *, course: Course = UNWATCH
     generator = torch.Generator().manual_seed(0)
     unet: Any = base.unet.requires_grad_(False)
     unet.set_attn_processor(AttnProcessor())
-    unet.add_adapter(LORA)
+    with torch.random.fork_rng():  # its first weights are drawn from the global generator
+        torch.manual_seed(0)
+        unet.add_adapter(LORA)
     people = [sample(seed, "train", size) for seed in range(PEOPLE)]
     latents = torch.cat([base.encode_mode(as_signed(in_pencil(person.person))[None]) for person in people])
     texts = base.encode_text([person.caption for person in people])
@@ -66,4 +70,5 @@ def merge(folder: Path, base: BaseModel) -> BaseModel:
     unet.load_lora_adapter(folder, weight_name=LORA_WEIGHT_NAME_SAFE, prefix=None)
     unet.fuse_lora()
     unet.unload_lora()
-    return base
+    digest = hashlib.sha256((folder / LORA_WEIGHT_NAME_SAFE).read_bytes()).hexdigest()
+    return replace(base, sha256=f"{base.sha256} and {digest}")

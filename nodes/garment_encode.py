@@ -16,7 +16,6 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out
-from ..anydressing_core.checkpoint_info import describe_unet
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, is_whole, latent_size
 from ..anydressing_core.refusals import refusal
@@ -30,7 +29,7 @@ from .notes import tell
 from .pictures import GarmentPicture, garment_picture, to_image
 from .reference_pass import read_levels
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
-from .unet import require_file_match, require_standard_context, unet_shape
+from .unet import require_file_match, require_reader_match, require_standard_context, unet_shape
 from .words import embedded_words, empty_prompt
 
 SIZES = ["full", "half", "custom"]
@@ -62,7 +61,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip="One garment, best laid flat on white or any plain ground, 512 pixels or more. It is padded on "
-                    "white, never stretched.",
+                    "white, never stretched (for a garment_model stretched, on grey).",
                 ),
                 io.Combo.Input(
                     "slot", options=known_slots(), tooltip="What kind of garment this is; the file must know it."
@@ -94,7 +93,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     default="as trained",
                     advanced=True,
                     tooltip="all: the whole picture takes part. foreground: only the garment, which is faster. "
-                    "as trained: what the file says; without a file, foreground.",
+                    "as trained: what the file says; without a file, foreground; of a garment_model, all.",
                 ),
                 io.Boolean.Input(
                     "keep_loras",
@@ -132,8 +131,8 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     "garment_model",
                     optional=True,
                     tooltip="Without a file: another U-Net that was trained to read garments for SD1.5, MagicClothing's for one, "
-                    "from Load Diffusion Model. It reads the garment in place of your checkpoint; needs clip. Those weights are "
-                    "CC BY-NC-SA 4.0: not for commerce.",
+                    "from Load Diffusion Model. It reads the garment in place of your checkpoint, LoRAs and all; needs clip, and "
+                    "no words. Those weights are CC BY-NC-SA 4.0: not for commerce.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -178,9 +177,10 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         _refuse_blank(canvas, found.origin, counted)
         by_reference = reference or anydressing.checkpoint is None
         placed = by_reference and not by_model
-        tell(cls, _words(canvas, found, counted) + (NO_PLACES if placed and text.words is None else ""))
+        tell(cls, _words(canvas, found, counted, by_model) + (NO_PLACES if placed and text.words is None else ""))
         if by_model:
             canvas = stretch_out(found.picture, *canvas_size, found.mask)
+            _refuse_uncounted(canvas, counted)
         progress = comfy.utils.ProgressBar(3)
 
         def went_on() -> None:
@@ -201,7 +201,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
             levels = read_levels(model, shape, latent, text.empty, keep_loras=keep_loras)
         progress.update(1)
 
-        _refuse_not_finite(tokens, levels)
+        _refuse_not_finite(tokens, levels, by_model)
         if counted == "foreground":
             tokens, levels = _keep_foreground(shape, tokens, levels, canvas.cells)
         content = ordered_digest(
@@ -249,13 +249,7 @@ def _check_garment_model(garment_model: Any, shape: UNetShape, anydressing: AnyD
             "Each of the two was trained to read garments alone.",
             f"choose {TRAINING_FREE!r} in the AnyDressing Loader, or disconnect {name}.",
         )
-    if unet_shape(garment_model, name) != shape:
-        raise refusal(
-            f"{name}:",
-            f"it is {describe_unet(unet_shape(garment_model, name))}, but the connected MODEL is {describe_unet(shape)}",
-            "What one U-Net has read fits only the layers of its kind.",
-            "connect one that was trained for your checkpoint's kind.",
-        )
+    require_reader_match(shape, garment_model, name)
     if text.empty is None:
         raise refusal(
             "clip:", "none is connected", f"{name} reads with the empty prompt.", "connect your checkpoint's CLIP."
@@ -313,6 +307,10 @@ def _refuse_blank(canvas: GarmentCanvas, origin: str, counted: str) -> None:
             else "There is no garment to read.",
             "switch invert_mask, or make the mask from this very picture." if by_mask else "connect another picture.",
         )
+    _refuse_uncounted(canvas, counted)
+
+
+def _refuse_uncounted(canvas: GarmentCanvas, counted: str) -> None:
     if counted == "foreground" and not canvas.cells.any():
         raise refusal(
             "image:",
@@ -322,7 +320,7 @@ def _refuse_blank(canvas: GarmentCanvas, origin: str, counted: str) -> None:
         )
 
 
-def _words(canvas: GarmentCanvas, found: GarmentPicture, counted: str) -> str:
+def _words(canvas: GarmentCanvas, found: GarmentPicture, counted: str, by_model: bool) -> str:
     """What of the picture is taken for the garment, and how that was told."""
     if canvas.masked:
         how = {
@@ -334,7 +332,7 @@ def _words(canvas: GarmentCanvas, found: GarmentPicture, counted: str) -> str:
         told = f"the garment is {canvas.share:.0%} of the picture, {how[found.origin]}."
         return told + doubt if found.seems_inverted else told
     if canvas.is_told_apart:
-        rest = "left out" if counted == "foreground" else "read along"
+        rest = "left out" if counted == "foreground" else "turned grey" if by_model else "read along"
         return f"the garment is {canvas.share:.0%} of the picture; the plain ground around it is {rest}."
     return (
         f"garment and ground could not be told apart ({canvas.share:.0%} of the picture is no plain ground): all of that is "
@@ -367,13 +365,13 @@ def _parts(tokens: Tokens, levels: tuple[Level, ...]) -> list[Tensor]:
     return [*tokens, *(part for level in levels for pair in level.tokens for part in pair)]
 
 
-def _refuse_not_finite(tokens: Tokens, levels: tuple[Level, ...]) -> None:
+def _refuse_not_finite(tokens: Tokens, levels: tuple[Level, ...], by_model: bool) -> None:
     if not all(bool(torch.isfinite(part).all()) for part in _parts(tokens, levels)):
         raise refusal(
-            "model:",
+            "garment_model:" if by_model else "model:",
             "reading the garment gave NaN or infinity",
-            "The checkpoint overflows in the precision that it runs in, or a LoRA or the AnyDressing file is too strong.",
-            "turn keep_loras off, start ComfyUI with --fp32-unet, or try another checkpoint or file.",
+            "It overflows in the precision that it runs in, or a LoRA or the AnyDressing file is too strong.",
+            f"{'weaken the LoRAs' if by_model else 'turn keep_loras off'}, start ComfyUI with --fp32-unet, or try another checkpoint or file.",
         )
 
 

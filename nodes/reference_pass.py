@@ -42,8 +42,7 @@ def read_levels(
         context.expand(LEVELS, -1, -1),
         hooks.transformer_options(silent=silent),
     )
-    home = comfy.model_management.intermediate_device()
-    kept = [tuple(part.to(home) for part in hooks.tokens[site_key(site)]) for site in reference_sites(shape)]
+    kept = [hooks.tokens[site_key(site)] for site in reference_sites(shape)]
     canvas, sites = (latent.shape[-2], latent.shape[-1]), tuple(site.key for site in reference_sites(shape))
 
     def at_level(row: int) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -66,6 +65,7 @@ class _KeepTokens:
         self.shape = shape
         self.sites = [site_key(site) for site in reference_sites(shape)]
         self.tokens: dict[SiteKey, tuple[Tensor, Tensor]] = {}
+        self._home = comfy.model_management.intermediate_device()
 
     def transformer_options(self, *, silent: bool) -> dict[str, Any]:
         replace: dict[str, dict[SiteKey, Any]] = {"attn1": dict.fromkeys(self.sites, self.attend)}
@@ -75,5 +75,5 @@ class _KeepTokens:
         return {"patches": patches, "patches_replace": replace}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-        self.tokens[key_of(extra)] = (k, v)
+        self.tokens[key_of(extra)] = (k.to(self._home), v.to(self._home))
         return own_attention(q, k, v, self.shape.heads, extra)

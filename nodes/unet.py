@@ -44,6 +44,12 @@ def require_garment_match(shape: UNetShape, encoded_with: UNetShape, slot: str) 
     _require_match(shape, encoded_with, f"the {slot!r} garment was encoded with", why, remedy)
 
 
+def require_reader_match(shape: UNetShape, garment_model: Any, name: str) -> None:
+    """Raise ValueError unless a garment model's U-Net has the shape of the connected one. name: of its input."""
+    why = "What one U-Net has read fits only the layers of its kind."
+    _require_match(shape, unet_shape(garment_model, name), "it is", why, "connect one of your checkpoint's kind.", name)
+
+
 def require_standard_context(shape: UNetShape, model: Any) -> None:
     """Raise ValueError unless the text embedding has SD1.5's width: without a file nothing else tells SD2 apart."""
     if shape.cross_attention_dim != SD15.cross_attention_dim:
@@ -71,10 +77,12 @@ def family(model: Any) -> str:
     return type(model.model.model_config).__name__
 
 
-def _require_match(shape: UNetShape, made_for: UNetShape, begin: str, why: str, remedy: str) -> None:
+def _require_match(
+    shape: UNetShape, made_for: UNetShape, begin: str, why: str, remedy: str, name: str = "model"
+) -> None:
     if shape != made_for:
         problem = f"{begin} {describe_unet(made_for)}, but the connected MODEL is {describe_unet(shape)}"
-        raise refusal("model:", problem, why, remedy)
+        raise refusal(f"{name}:", problem, why, remedy)
 
 
 def _shape_from_ldm(config: dict[str, Any]) -> UNetShape:

@@ -92,10 +92,33 @@ def test_it_needs_no_words_and_has_no_places(studio, reader):
     assert len(garment.levels) == 1
 
 
-def test_its_strength_counts_from_what_it_was_trained_with(studio, reader):
+def test_strength_changes_how_much_it_shows(studio, reader):
     garment = studio.garment("upper", garment_model=reader)
     weak, strong = (studio.dress(garments=[garment], strength=strength) for strength in (0.35, 1.4))
     assert not torch.equal(studio.sample(weak), studio.sample(strong))
+
+
+def test_the_garment_alone_is_read_where_that_is_asked_for(studio, reader, caplog):
+    caplog.set_level("INFO")
+    picture = torch.full((1, 96, 64, 3), 0.2)
+    picture[:, 24:72, 16:48] = studio.picture(1, 48, 32)
+    whole, alone = (
+        studio.garment("upper", image=picture, garment_model=reader, garment_tokens=tokens)
+        for tokens in ("as trained", "foreground")
+    )
+    assert "the plain ground around it is turned grey" in caplog.text
+    counts = [[key.shape[1] for key, _ in garment.levels[0].tokens] for garment in (alone, whole)]
+    assert all(some < all_ for some, all_ in zip(*counts, strict=True))
+    assert max(counts[1]) == 96
+    assert not torch.equal(studio.sample(studio.dress(garments=[alone])), studio.sample(studio.model))
+
+
+def test_a_mask_of_which_no_cell_is_left_is_refused(studio, reader):
+    picture, mask = studio.picture(1, 512, 512), torch.zeros(1, 512, 512)
+    mask[:, 40:42, 30:32] = 1
+    inputs = {"mask": mask, "garment_model": reader, "garment_tokens": "foreground"}
+    with pytest.raises(ValueError, match=r"(?s)image: no garment can be told from the ground.*What to do"):
+        studio.garment("upper", image=picture, **inputs)
 
 
 @pytest.mark.parametrize(

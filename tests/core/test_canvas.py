@@ -3,7 +3,13 @@
 
 import pytest
 import torch
-from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, garment_canvas, lay_out, region_on_grid
+from comfyui_anydressing.anydressing_core.canvas import (
+    foreground_tokens,
+    garment_canvas,
+    lay_out,
+    region_on_grid,
+    stretch_out,
+)
 
 
 def solid(height, width, value=-0.5):
@@ -106,3 +112,22 @@ def test_a_region_is_averaged_over_each_token():
     mask = torch.zeros(8, 8)
     mask[:4, :3] = 1
     assert region_on_grid(mask, (2, 2)).tolist() == [0.75, 0.0, 0.0, 0.0]
+
+
+# --- for a garment model of others -----------------------------------------------------------------------------------
+
+
+def test_plain_ground_turns_grey_where_a_garment_is_stretched_out():
+    picture = solid(40, 80, 0.8)
+    picture[..., 10:30, 20:60] = torch.rand(1, 3, 20, 40, generator=torch.Generator().manual_seed(0)) - 1
+    canvas = stretch_out(picture, 80, 80)
+    assert canvas.picture.shape == (1, 3, 80, 80)
+    assert (canvas.picture[..., :8, :] == 0).all()
+    assert (canvas.picture[..., 30:50, 30:50] < 0.1).all()
+    assert 0.2 < canvas.share < 0.5
+
+
+def test_a_picture_of_one_colour_is_stretched_out_as_it_is():
+    canvas = stretch_out(solid(40, 80), 80, 80)
+    torch.testing.assert_close(canvas.picture, solid(80, 80))
+    assert not canvas.cells.any()

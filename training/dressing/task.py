@@ -83,7 +83,10 @@ class DressingTask:
         made_from = {"people": [sitter.name for sitter in self.sitters], "base_sha256": base.sha256}
         told = json.dumps({"step": step, **made_from, **base.hardware.told(), **asdict(settings)}, indent=1)
         for name, (dresser, title) in ways.items():
-            rows = sample_rows(dresser, base, self.sitters, self._no_text, settings, size=size, tick=tick)
+            at_once = 4 if dresser is self.module else 1  # by reference a person's garments are read at every level
+            rows = sample_rows(
+                dresser, base, self.sitters, self._no_text, settings, size=size, batch=at_once, tick=tick
+            )
             path = save_sheet(self._folder, name, draw_sheet(title, note, rows))
             write_atomically(path.with_suffix(".json"), told.encode())
 

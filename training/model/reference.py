@@ -2,7 +2,7 @@
 """Reference mode on diffusers: garments dress by the frozen U-Net's own attention, without any trained file.
 
 Each garment is read once by the same U-Net at a few levels of noise (`read_garments`); every step then attends to the
-tokens of the nearest level, each garment kept to the places of its words.
+keys of the nearest level with the values of a cleaner one, each garment kept to the places of its words.
 """
 
 from __future__ import annotations

@@ -246,3 +246,16 @@ def test_the_dressed_of_a_held_out_split_sit_for_the_previews(make_task):
     only_hats = make_task('adapter.slots=["hat"]', "preview.people=4")
     assert [sitter.name for sitter in only_hats.sitters] == ["held_out-0000000"]
     assert len(only_hats.data) == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "strength", "sheets"),
+    [(0, 0.7, ["reference", "step-00000000"]), (0, 0, ["step-00000000"]), (5, 0.7, ["step-00000005"])],
+)
+def test_what_nobody_trained_is_shown_once_unless_nothing_may_show(make_task, step, strength, sheets):
+    task = make_task("preview.people=1", "preview.steps=1", f"preview.strength={strength}")
+    told = []
+    task.preview(step, lambda what, done, total: told.append((done, total)))
+    previews = task._folder / "previews"
+    assert sorted(path.stem for path in previews.glob("*.png")) == sheets
+    assert told[-1][0] == told[-1][1]
