@@ -162,6 +162,9 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
 )
 """By name, in the order of the page."""
 
+SEEN = ("file", "reference", "both")
+"""The ways whose pictures the page shows."""
+
 CHANGES = (
     ("file", "reference"),
     ("file", "both"),
@@ -326,11 +329,10 @@ def page(folder: Folder) -> None:
     print(study.write(folder, PAGE, partial(_sheet, folder)))
 
 
-def _sheet(folder: Path, names: Sequence[str]) -> Image.Image:
-    """A column for each arm in both garments."""
-    plain = (name for name in names if ARMS[name].dressed_upon == "undressed" and len(ARMS[name].slots) == 2)
-    shown = {name: folder / "pictures" / name for name in plain}
-    return bench_sheet(folder / "undressed", shown)
+def _sheet(folder: Path, names: Sequence[str]) -> Image.Image | None:
+    """A column for each of SEEN, once all of them have pictures."""
+    pictures = {name: folder / "pictures" / name for name in SEEN}
+    return bench_sheet(folder / "undressed", pictures) if all(map(Path.is_dir, pictures.values())) else None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
@@ -25,7 +26,7 @@ SHOWN = (
     "scene recognised, free",
     "pose recognised, free",
 )
-"""The columns of the page; everything else stands in ablation.json."""
+"""The columns of the page; everything else stands in its JSON."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ArmRow:
         return ArmRow(f"{self.name} -> {after.name}", f"{self.title} -> {after.title}", runs)
 
     def content(self) -> dict[str, object]:
-        """For ablation.json: a figure is its mean, the interval's ends and the number of outfits."""
+        """For the page's JSON: a figure is its mean, the interval's ends and the number of outfits."""
         names = dict.fromkeys(what for run in self.runs.values() for what in run)
         found = {what: one for what in names if (one := self.mean(what)) is not None}
         return {
@@ -71,6 +72,33 @@ class ArmRow:
             "figures": {what: [one.value, one.low, one.high, one.count] for what, one in found.items()},
             "figures_of_seeds": {what: self.of_seeds(what) for what in found},
         }
+
+    def kept(self) -> dict[str, dict[str, Sequence[object]]]:
+        """What the page shows, seed by seed and outfit by outfit, small enough to be committed."""
+        runs: dict[str, dict[str, Sequence[object]]] = {}
+        for seed, figures in self.runs.items():
+            outfits = list(dict.fromkeys(outfit for of in figures.values() for outfit in of))
+            shown = {what: figures[what] for what in SHOWN if what in figures}
+            values = {what: [_short(of.get(outfit)) for outfit in outfits] for what, of in shown.items()}
+            runs[str(seed)] = {"outfits": outfits, **values}
+        return runs
+
+    @classmethod
+    def of_kept(cls, name: str, title: str, kept: Mapping[str, Mapping[str, Sequence[Any]]]) -> ArmRow:
+        """The row again."""
+        runs = {
+            int(seed): {
+                what: {outfit: value for outfit, value in zip(run["outfits"], values, strict=True) if value is not None}
+                for what, values in run.items()
+                if what != "outfits"
+            }
+            for seed, run in kept.items()
+        }
+        return cls(name, title, runs)
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
 
 
 def read_row(folder: Path, name: str, title: str) -> ArmRow:
@@ -89,6 +117,8 @@ def read_row(folder: Path, name: str, title: str) -> ArmRow:
 class StudyPage:
     """Where a study's figures are shown: `NAME.json`, `NAME.jpg`, and tables between two lines of `NAME.md`.
 
+    `figures/NAME.json` keeps what is shown of every outfit: arms that are measured elsewhere, later, meet those of before.
+
     titles: of the arms, in their order. changes: from which arm to which the page shows what changes, outfit by outfit.
     """
 
@@ -106,25 +136,38 @@ class StudyPage:
         """The line behind them."""
         return "<!-- end of figures -->"
 
-    def write(self, figures: Path, page: Path, sheet: Callable[[Sequence[str]], Image.Image]) -> str:
+    def write(self, figures: Path, page: Path, sheet: Callable[[Sequence[str]], Image.Image | None]) -> str:
         """Write all three into the folder `page` from the figures of a folder; returns the tables.
 
-        sheet: draws a picture of the arms that have figures.
+        sheet: draws a picture of the arms that have figures; None leaves the picture that is there.
         """
         path = page / f"{self.name}.md"
         head, tail = self._around(path)
-        rows = {name: row for name, title in self.titles.items() if (row := read_row(figures, name, title)).runs}
+        kept = page / "figures" / f"{self.name}.json"
+        before: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        rows = {name: self._row(figures, name, before.get(name, {})) for name in self.titles}
+        rows = {name: row for name, row in rows.items() if row.runs}
+        kept.parent.mkdir(exist_ok=True)
+        lines = (f"{json.dumps(name)}: {json.dumps(row.kept(), separators=(',', ':'))}" for name, row in rows.items())
+        write_atomically(kept, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
         changes = [rows[before].to(rows[after]) for before, after in self.changes if {before, after} <= rows.keys()]
         content = {
             "arms": {name: row.content() for name, row in rows.items()},
             "changes": {change.name: change.content() for change in changes},
         }
         write_atomically(page / f"{self.name}.json", (json.dumps(content, indent=1) + "\n").encode())
-        sheet(list(rows)).save(page / f"{self.name}.jpg", quality=88)
+        if (picture := sheet(list(rows))) is not None:
+            picture.save(page / f"{self.name}.jpg", quality=88)
         named = [replace(row, title=f"`{name}`: {row.title}") for name, row in rows.items()]
         tables = f"{_table('arm', named, _figure)}\n{_table('change', changes, _difference)}"
         write_atomically(path, f"{head}{self.begin}\n\n{tables}\n{self.end}{tail}".encode())
         return tables
+
+    def _row(self, figures: Path, name: str, before: Mapping[str, Any]) -> ArmRow:
+        """An arm as it is measured in the folder, or was before."""
+        title = self.titles[name]
+        row = read_row(figures, name, title)
+        return row if row.runs else ArmRow.of_kept(name, title, before)
 
     def _around(self, path: Path) -> tuple[str, str]:
         """What stands before and behind the figures of the page."""

@@ -70,6 +70,17 @@ def test_what_may_be_chance_is_not_bold(written):
     assert f"| {BASE} -> {GFE} | 1 | +0 [-0.2, +0.2]" in page
 
 
+def test_an_arm_that_was_measured_before_stays_and_is_compared_with(written, tmp_path):
+    before = {outfit: 0.1 * outfit for outfit in range(10)}
+    written({"base-0": before})
+    (tmp_path / "runs" / "base-0.json").unlink()
+    page, content = written({"gfe-0": {outfit: value - 0.01 for outfit, value in before.items()}})
+    assert content["changes"]["base -> gfe"]["figures"][WHAT] == [pytest.approx(-0.01)] * 3 + [10]
+    assert f"| {BASE} -> {GFE} | 1 | **-0.01 [-0.01, -0.01]**" in page
+    again, _ = written({"base-0": {1: 0.2}})  # measured anew, it is no more what it was
+    assert f"| `base`: {BASE} | 1 | 0.2 [" in again
+
+
 def test_words_around_the_figures_stay(written, tmp_path):
     (tmp_path / "ablation.md").write_text(
         f"# Ours\n{ablation.PAGE_OF_ARMS.begin} former {ablation.PAGE_OF_ARMS.end}\nThe order holds.\n"
