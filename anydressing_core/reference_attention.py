@@ -33,8 +33,8 @@ AS_TRAINED = 1.0
 CONTRAST = 1.2
 """What the keys of a garment that was read without any training are multiplied by: looking for a place in it, the picture
 finds that place and less of all others, so patterns stay patterns."""
-NOWHERE = -30.0
-"""log p of what is as good as 0; exp(-30) is 1e-13."""
+NOWHERE = -60.0
+"""log p of what is as good as 0; exp(-60) is 1e-26, and no logit makes up for it."""
 
 
 def reference_sites(shape: UNetShape) -> tuple[AttentionSite, ...]:

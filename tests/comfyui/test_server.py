@@ -286,7 +286,7 @@ def test_a_constant_in_place_of_a_wire_is_refused_in_plain_words(server, graph, 
                 assert "What to do: " in result.error.message
             else:  # ComfyUI refused the prompt itself, or left this node out of it
                 assert key not in result.executed, (node["class_type"], name, value)
-    assert tried == 18
+    assert tried == 20
 
 
 def test_a_dressed_and_an_undressed_sampler_in_one_graph(server, graph):
