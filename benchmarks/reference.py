@@ -85,8 +85,8 @@ class ReferenceArm:
     read, None for every step's own. stages: of the U-Net, whose sites join. text: what the garment's pass is told. places:
     how they are found. start: of the sampling, before which nothing is worn. foreground: only the garment's own tokens.
     half: garments at half their size. cleaner, contrast: of what is read, as `read_garments` takes them. added: lambda of a
-    second term with a softmax of its own, in place of the joint one. slots: what is worn. ways: which pictures are made. style: whether the pictures are
-    made with a style LoRA, and garments read with it, too, or without.
+    second term with a softmax of its own, in place of the joint one. slots: what is worn. ways: which pictures are made.
+    style: whether the pictures are made with a style LoRA, and garments read with it, too, or without.
     """
 
     title: str

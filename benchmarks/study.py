@@ -74,12 +74,11 @@ class ArmRow:
         }
 
     def kept(self) -> dict[str, dict[str, Sequence[object]]]:
-        """What the page shows, seed by seed and outfit by outfit, small enough to be committed."""
+        """All figures, seed by seed and outfit by outfit, small enough to be committed."""
         runs: dict[str, dict[str, Sequence[object]]] = {}
         for seed, figures in self.runs.items():
             outfits = list(dict.fromkeys(outfit for of in figures.values() for outfit in of))
-            shown = {what: figures[what] for what in SHOWN if what in figures}
-            values = {what: [_short(of.get(outfit)) for outfit in outfits] for what, of in shown.items()}
+            values = {what: [_short(of.get(outfit)) for outfit in outfits] for what, of in figures.items()}
             runs[str(seed)] = {"outfits": outfits, **values}
         return runs
 
@@ -117,7 +116,7 @@ def read_row(folder: Path, name: str, title: str) -> ArmRow:
 class StudyPage:
     """Where a study's figures are shown: `NAME.json`, `NAME.jpg`, and tables between two lines of `NAME.md`.
 
-    `figures/NAME.json` keeps what is shown of every outfit: arms that are measured elsewhere, later, meet those of before.
+    `figures/NAME.json` keeps what is measured of every outfit: arms that are measured elsewhere, later, meet those of before.
 
     titles: of the arms, in their order. changes: from which arm to which the page shows what changes, outfit by outfit.
     """

@@ -133,9 +133,9 @@ def _level_sites(
 ) -> dict[str, GarmentKV]:
     """K_g and V_g at one level of noise."""
     sites: dict[str, GarmentKV] = {}
-    for index, key in enumerate(garments[0].levels[level].sites):
+    for index, site in enumerate(garments[0].levels[level].sites):
         pairs = [[part.to(device, dtype) for part in garment.levels[level].tokens[index]] for garment in garments]
-        sites[key] = reference_kv([key for key, _ in pairs], [value for _, value in pairs], shape.heads)
+        sites[site.key] = reference_kv([key for key, _ in pairs], [value for _, value in pairs], shape.heads)
     return sites
 
 

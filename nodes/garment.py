@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..anydressing_core.checkpoint import Checkpoint
 from ..anydressing_core.digests import ordered_digest
-from ..anydressing_core.sites import UNetShape
+from ..anydressing_core.sites import AttentionSite, UNetShape
 
 TRAINING_FREE = "training-free (no file)"
 
@@ -43,13 +43,13 @@ Tokens = tuple[Tensor, ...]
 class Level(NamedTuple):
     """A garment as reference mode meets it at one level of noise.
 
-    sigma: noise over signal of its keys; its values may come from a cleaner level. canvas: h and w of the latent that was read. sites: the keys of those at which it joins.
+    sigma: noise over signal of its keys; its values may come from a cleaner level. canvas: h and w of the latent that was read. sites: those at which it joins.
     tokens: (K_g, V_g), (1, L_g, C) each, per site.
     """
 
     sigma: float
     canvas: tuple[int, int]
-    sites: tuple[str, ...]
+    sites: tuple[AttentionSite, ...]
     tokens: tuple[tuple[Tensor, Tensor], ...]
 
 

@@ -371,7 +371,8 @@ def _refuse_not_finite(tokens: Tokens, levels: tuple[Level, ...], by_model: bool
             "garment_model:" if by_model else "model:",
             "reading the garment gave NaN or infinity",
             "It overflows in the precision that it runs in, or a LoRA or the AnyDressing file is too strong.",
-            f"{'weaken the LoRAs' if by_model else 'turn keep_loras off'}, start ComfyUI with --fp32-unet, or try another checkpoint or file.",
+            f"{'weaken the LoRAs' if by_model else 'turn keep_loras off'}, start ComfyUI with --fp32-unet, or try another "
+            "checkpoint or file.",
         )
 
 
@@ -386,16 +387,12 @@ def _keep_foreground(
         level._replace(
             tokens=tuple(
                 (kept(key, site), kept(value, site))
-                for site, (key, value) in zip(_sites_of(level, shape), level.tokens, strict=True)
+                for site, (key, value) in zip(level.sites, level.tokens, strict=True)
             )
         )
         for level in levels
     )
     return trained, read
-
-
-def _sites_of(level: Level, shape: UNetShape) -> list[AttentionSite]:
-    return [site for site in shape.sites if site.key in level.sites]
 
 
 def _log(slot: str, canvas: Tensor, tokens: Tokens, levels: tuple[Level, ...]) -> None:

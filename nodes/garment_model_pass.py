@@ -4,8 +4,8 @@
     F = the input of self-attention in the garment model, at t = 0 and with the empty prompt
     Z = softmax([Q K^T, Q (F W_k)^T] / sqrt d) [V; F W_v]        Q, K, V, W_k, W_v the picture's own, at all sites
 
-so it is reference attention with one level, no places, and weight 1 where canvas and picture are equally large. There negative rows attend to as many tokens of
-zeros; here they stay as they are (Eq. 16).
+so it is reference attention with one level, no places, and weight 1 where canvas and picture are equally large. There
+negative rows attend to as many tokens of zeros; here they stay as they are (Eq. 16).
 """
 
 from __future__ import annotations
@@ -43,4 +43,4 @@ def read_by_model(garment_model: Any, model: Any, shape: UNetShape, latent: Tens
         attention, normed = own.unet.get_submodule(site.ldm_name), features[site_key(site)].to(own.device, own.dtype)
         tokens.append((attention.to_k(normed).to(home), attention.to_v(normed).to(home)))
     always = 1.0  # the only level there is serves every step
-    return Level(always, (latent.shape[-2], latent.shape[-1]), tuple(site.key for site in shape.sites), tuple(tokens))
+    return Level(always, (latent.shape[-2], latent.shape[-1]), tuple(shape.sites), tuple(tokens))

@@ -42,8 +42,8 @@ def read_levels(
         context.expand(LEVELS, -1, -1),
         hooks.transformer_options(silent=silent),
     )
-    kept = [hooks.tokens[site_key(site)] for site in reference_sites(shape)]
-    canvas, sites = (latent.shape[-2], latent.shape[-1]), tuple(site.key for site in reference_sites(shape))
+    canvas, sites = (latent.shape[-2], latent.shape[-1]), reference_sites(shape)
+    kept = [hooks.tokens[site_key(site)] for site in sites]
 
     def at_level(row: int) -> tuple[tuple[Tensor, Tensor], ...]:
         cleaner = cleaner_level(row, LEVELS)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -59,18 +59,14 @@ class DressingTask:
         if not self.sitters:
             return
         settings, base = sampling_settings(self._config), self.step.base
+        size = self._config.data.resolution
         ways: dict[str, tuple[Dresser, str]] = {
             of_step(step): (self.module, f"{self._config.adapter.title}, step {step}")
         }
-        with torch.autocast(base.unet.device.type, enabled=False):
-            if step == 0 and settings.strength > 0:
-                untrained = ReferenceDresser(base, self._config.data.resolution)
-                ways["reference"] = (untrained, "Reference mode: the base model alone, nothing trained")
-            self._preview(ways, step, progress)
-
-    def _preview(self, ways: Mapping[str, tuple[Dresser, str]], step: int, progress: Progress) -> None:
-        """A sheet for each way of dressing, by its name: who dresses, and the sheet's title."""
-        settings, base = sampling_settings(self._config), self.step.base
+        if step == 0 and settings.strength > 0:
+            with torch.autocast(base.unet.device.type, enabled=False):
+                untrained = ReferenceDresser(base, size)
+            ways["reference"] = (untrained, "Reference mode: the base model alone, nothing trained")
         total, done = len(ways) * settings.steps * sum(len(sitter.outfits) for sitter in self.sitters), 0
 
         def tick(pictures: int) -> None:
@@ -78,15 +74,15 @@ class DressingTask:
             done += pictures
             progress("preview", done, total)
 
-        size = self._config.data.resolution
         note = f"DDIM {settings.steps}, guidance {settings.guidance:g}, strength {settings.strength:g}"
         made_from = {"people": [sitter.name for sitter in self.sitters], "base_sha256": base.sha256}
         told = json.dumps({"step": step, **made_from, **base.hardware.told(), **asdict(settings)}, indent=1)
         for name, (dresser, title) in ways.items():
             at_once = 4 if dresser is self.module else 1  # by reference a person's garments are read at every level
-            rows = sample_rows(
-                dresser, base, self.sitters, self._no_text, settings, size=size, batch=at_once, tick=tick
-            )
+            with torch.autocast(base.unet.device.type, enabled=False):
+                rows = sample_rows(
+                    dresser, base, self.sitters, self._no_text, settings, size=size, batch=at_once, tick=tick
+                )
             path = save_sheet(self._folder, name, draw_sheet(title, note, rows))
             write_atomically(path.with_suffix(".json"), told.encode())
 
