@@ -16,14 +16,6 @@ def level_fractions(count: int) -> list[float]:
     return [(index + 0.5) / count for index in range(count)]
 
 
-def cleaner_level(index: int, count: int) -> int:
-    """Whose values go with a level's keys: those read a quarter of the levels below, where less of the garment is noise.
-
-    Keys have to be as noisy as the queries that look for them; what is found had better be clean.
-    """
-    return max(0, index - count // 4)
-
-
 def nearest_level(sigma: float, sigmas: Sequence[float]) -> int:
     """Which level is nearest to a step's noise in log-SNR. sigma: noise over signal, above 0 for every level."""
     step = math.log(max(sigma, 1e-12))

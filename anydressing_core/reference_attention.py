@@ -3,9 +3,8 @@
 
     Z = softmax([Q K^T, Q K_g^T] / sqrt d + [0, b]) [V; V_g]        b_k = log w_k + log p_k
 
-K_g and V_g are what the frozen W_k, W_v make of the garments in a pass of the same U-Net: K_g at about the picture's
-own level of noise and times CONTRAST, V_g at a cleaner one (`noise_levels`); or in that of a garment model. w_k is
-garment k's weight, p_k in [0, 1] says where it belongs: its region, or its place (see `places`).
+K_g and V_g are what the frozen W_k, W_v make of the garments in a pass of the same U-Net, at about the picture's own
+level of noise (`noise_levels`) and K_g times CONTRAST; or in that of a garment model. w_k is garment k's weight, p_k in [0, 1] says where it belongs: its region, or its place (see `places`).
 
 Where something has computed the picture's own attention already, Z_0, the same call with V = 0 gives the garments' part
 T and their mass m, and Z = (1 - m) Z_0 + T is the same joint softmax.
@@ -31,7 +30,7 @@ WITHOUT_FILE, WITH_FILE = 2.0, 0.7
 AS_TRAINED = 1.0
 """The same w of one that a garment model has read, which was trained in a plain joint softmax."""
 
-CONTRAST = 1.2
+CONTRAST = 1.3
 """What the keys of a garment that was read without any training are multiplied by: looking for a place in it, the picture
 finds that place and less of all others, so patterns stay patterns."""
 

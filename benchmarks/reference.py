@@ -84,9 +84,9 @@ class ReferenceArm:
     weight: w, 0 without reference. file: lambda of the shipped file, 0 without it. levels: of noise at which a garment is
     read, None for every step's own. stages: of the U-Net, whose sites join. text: what the garment's pass is told. places:
     how they are found. start: of the sampling, before which nothing is worn. foreground: only the garment's own tokens.
-    half: garments at half their size. cleaner, contrast: of what is read, as `read_garments` takes them. added: lambda of a
-    second term with a softmax of its own, in place of the joint one. slots: what is worn. ways: which pictures are made.
-    style: whether the pictures are made with a style LoRA, and garments read with it, too, or without.
+    half: garments at half their size. contrast: of keys, as `read_garments` takes it. added: lambda of a second term with
+    a softmax of its own, in place of the joint one. slots: what is worn. ways: which pictures are made. style: whether the
+    pictures are made with a style LoRA, and garments read with it, too, or without.
     """
 
     title: str
@@ -99,7 +99,6 @@ class ReferenceArm:
     start: float = 0.0
     foreground: bool = True
     half: bool = False
-    cleaner: bool = True
     contrast: float = CONTRAST
     added: float = 0.0
     slots: tuple[str, ...] = ("upper", "lower")
@@ -124,8 +123,8 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "levels_2": replace(_DEFAULT, title="two levels", levels=2, ways=FREE),
         "levels_4": replace(_DEFAULT, title="four levels", levels=4, ways=FREE),
         "levels_all": replace(_DEFAULT, title="every step's own level", levels=None, ways=FREE),
-        "not_cleaner": replace(_DEFAULT, title="values of the keys' own level", cleaner=False, ways=FREE),
         "no_contrast": replace(_DEFAULT, title="keys as they are read", contrast=1.0, ways=FREE),
+        "contrast_1.4": replace(_DEFAULT, title="keys times 1.4", contrast=1.4),
         "added": replace(_DEFAULT, title="a second term is added, as by the file", added=STRENGTH, ways=FREE),
         "no_places": replace(_DEFAULT, title="no places", places="none", ways=FREE),
         "slot_words": replace(_DEFAULT, title="places by the slots' own words", places="slot", ways=FREE),
@@ -217,7 +216,6 @@ class StudyDresser(ReferenceDresser):
             {"empty": self._no_text, "silent": None, "caption": self._caption(outfits)}[arm.text],
             timesteps=[step for step, _ in SETTINGS.timesteps] if arm.levels is None else level_timesteps(arm.levels),
             sites=[site for site in base.shape.sites if site.stage in arm.stages],
-            cleaner=arm.cleaner,
             contrast=arm.contrast,
         )
 

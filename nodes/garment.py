@@ -43,7 +43,7 @@ Tokens = tuple[Tensor, ...]
 class Level(NamedTuple):
     """A garment as reference mode meets it at one level of noise.
 
-    sigma: noise over signal of its keys; its values may come from a cleaner level. canvas: h and w of the latent that was read. sites: those at which it joins.
+    sigma: noise over signal. canvas: h and w of the latent that was read. sites: those at which it joins.
     tokens: (K_g, V_g), (1, L_g, C) each, per site.
     """
 

@@ -9,7 +9,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..anydressing_core.noise_levels import LEVELS, SEED, cleaner_level, level_fractions
+from ..anydressing_core.noise_levels import LEVELS, SEED, level_fractions
 from ..anydressing_core.reference_attention import CONTRAST, reference_sites
 from ..anydressing_core.sites import UNetShape
 from .garment import Level
@@ -46,8 +46,7 @@ def read_levels(
     kept = [hooks.tokens[site_key(site)] for site in sites]
 
     def at_level(row: int) -> tuple[tuple[Tensor, Tensor], ...]:
-        cleaner = cleaner_level(row, LEVELS)
-        return tuple((CONTRAST * key[row : row + 1], value[cleaner : cleaner + 1]) for key, value in kept)
+        return tuple((CONTRAST * key[row : row + 1], value[row : row + 1]) for key, value in kept)
 
     return tuple(Level(float(sigma), canvas, sites, at_level(row)) for row, sigma in enumerate(sigmas))
 

@@ -4,7 +4,7 @@
 import math
 
 import pytest
-from comfyui_anydressing.anydressing_core.noise_levels import cleaner_level, level_fractions, nearest_level
+from comfyui_anydressing.anydressing_core.noise_levels import level_fractions, nearest_level
 
 
 @pytest.mark.parametrize(
@@ -12,15 +12,6 @@ from comfyui_anydressing.anydressing_core.noise_levels import cleaner_level, lev
 )
 def test_levels_are_the_middles_of_equal_parts(count, fractions):
     assert level_fractions(count) == fractions
-
-
-@pytest.mark.parametrize(
-    ("count", "values"),
-    [(1, [0]), (2, [0, 1]), (4, [0, 0, 1, 2]), (8, [0, 0, 0, 1, 2, 3, 4, 5])],
-    ids=str,
-)
-def test_values_are_read_a_quarter_of_the_levels_below_their_keys(count, values):
-    assert [cleaner_level(index, count) for index in range(count)] == values
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 """Reference mode on diffusers: garments dress by the frozen U-Net's own attention, without any trained file.
 
 Each garment is read once by the same U-Net at a few levels of noise (`read_garments`); every step then attends to the
-keys of the nearest level with the values of a cleaner one, each garment kept to the places of its words.
+keys and values of the nearest level, each garment kept to the places of its words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...anydressing_core.canvas import foreground_tokens
 from ...anydressing_core.garment_kv import GarmentKV
-from ...anydressing_core.noise_levels import LEVELS, SEED, cleaner_level, level_fractions, nearest_level
+from ...anydressing_core.noise_levels import LEVELS, SEED, level_fractions, nearest_level
 from ...anydressing_core.places import Places, probe_site
 from ...anydressing_core.reference_attention import CONTRAST, fair_weight, reference_kv, reference_sites
 from ...anydressing_core.sites import AttentionSite, UNetShape
@@ -39,14 +39,12 @@ def read_garments(
     *,
     timesteps: Sequence[int] = (),
     sites: Sequence[AttentionSite] = (),
-    cleaner: bool = True,
     contrast: float = CONTRAST,
 ) -> dict[int, dict[str, GarmentKV]]:
     """Read all garments of a batch at each level of noise: timestep -> site key -> K_g and V_g, person by person.
 
-    text: (77, C) or (G, 77, C) that the pass is told, None for silence. timesteps, sites:
-    other than those of `level_timesteps` and `reference_sites`. cleaner: whether values are those of `cleaner_level`.
-    contrast: of keys.
+    text: (77, C) or (G, 77, C) that the pass is told, None for silence. timesteps, sites: other than those of
+    `level_timesteps` and `reference_sites`. contrast: of keys.
     """
     shape = UNetShape.from_diffusers(unet.config)
     kept = sites or reference_sites(shape)
@@ -54,21 +52,18 @@ def read_garments(
     noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
     prompt = latents.new_zeros(1, 1, shape.cross_attention_dim) if text is None else text
     prompt = prompt.to(unet.device, unet.dtype).expand(len(latents), -1, -1)
-    read: list[Mapping[str, tuple[Tensor, Tensor]]] = []
-    chosen = sorted(timesteps or level_timesteps())
-    for timestep in chosen:
+    levels: dict[int, dict[str, GarmentKV]] = {}
+    for timestep in sorted(timesteps or level_timesteps()):
         noisy = schedule.add_noise(latents, noise.expand_as(latents), torch.tensor([timestep]))
         role = ReadingRole(frozenset(site.key for site in kept), silent=text is None)
         times = torch.full((len(latents),), timestep, device=unet.device)
         unet(noisy.to(unet.dtype), times, encoder_hidden_states=prompt, cross_attention_kwargs={"role": role})
-        read.append(role.tokens)
-
-    def at_level(index: int, site: AttentionSite) -> GarmentKV:
-        values_at = cleaner_level(index, len(read)) if cleaner else index
-        key, value = read[index][site.key][0], read[values_at][site.key][1]
-        return _laid_out(contrast * key, value, outfits, site.grid(*latents.shape[-2:]), shape.heads)
-
-    return {step: {site.key: at_level(index, site) for site in kept} for index, step in enumerate(chosen)}
+        levels[timestep] = {}
+        for site in kept:
+            key, value = role.tokens[site.key]
+            grid = site.grid(*latents.shape[-2:])
+            levels[timestep][site.key] = _laid_out(contrast * key, value, outfits, grid, shape.heads)
+    return levels
 
 
 def _laid_out(key: Tensor, value: Tensor, outfits: Outfits, grid: tuple[int, int], heads: int) -> GarmentKV:
