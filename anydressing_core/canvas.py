@@ -33,13 +33,19 @@ class GarmentCanvas:
     """A garment as GarmentsNet sees it.
 
     picture: (1, 3, H, W) in [-1, 1]. cells: which latent cells show the garment, (h, w) bool. share: of its picture,
-    without the bars around it, that the garment takes. masked: whether a mask told, and not the ground.
+    without the bars around it, that the garment takes. mask: (1, 1, H, W) in [0, 1], 1 on the garment, where a mask told
+    and not the ground.
     """
 
     picture: Tensor
     cells: Tensor
     share: float
-    masked: bool
+    mask: Tensor | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask told what the garment is, and not the ground."""
+        return self.mask is not None
 
     @property
     def is_told_apart(self) -> bool:
@@ -70,14 +76,15 @@ def lay_out(image: Tensor, height: int, width: int, mask: Tensor | None = None) 
         share = float((mask > MASK_THRESHOLD).float().mean())
         image, mask = _cropped(image, box), _cropped(mask, box)
         picture = garment_canvas(image, height, width, mask)
-        cells = functional.max_pool2d(_letterbox(mask, height, width, 0.0).clamp(0, 1), CELL)[0, 0] > MASK_THRESHOLD
-        return GarmentCanvas(picture, cells, share, masked=True)
+        shown = _letterbox(mask, height, width, 0.0).clamp(0, 1)
+        cells = functional.max_pool2d(shown, CELL)[0, 0] > MASK_THRESHOLD
+        return GarmentCanvas(picture, cells, share, shown)
     picture = garment_canvas(image, height, width)
     (inner_height, inner_width), (top, left) = _fit(image, height, width)
     inner = picture[..., top : top + inner_height, left : left + inner_width]
     cells = ~ground_cells(inner, (height, width), (top, left))
     share = min(1.0, float(cells.sum()) * CELL**2 / (inner_height * inner_width))
-    return GarmentCanvas(picture, cells, share, masked=False)
+    return GarmentCanvas(picture, cells, share)
 
 
 def garment_canvas(image: Tensor, height: int, width: int, mask: Tensor | None = None) -> Tensor:
@@ -100,10 +107,10 @@ def stretch_out(image: Tensor, height: int, width: int, mask: Tensor | None = No
     if mask is None:
         cells = ~ground_cells(picture, (height, width), (0, 0))
         shown = functional.interpolate((cells if cells.any() else ~cells)[None, None].float(), scale_factor=CELL)
-        return GarmentCanvas(picture * shown, cells, float(cells.float().mean()), masked=False)
+        return GarmentCanvas(picture * shown, cells, float(cells.float().mean()))
     shown = _stretched(mask, height, width).clamp(0, 1)
     cells = functional.max_pool2d(shown, CELL)[0, 0] > MASK_THRESHOLD
-    return GarmentCanvas(picture * shown, cells, float((mask > MASK_THRESHOLD).float().mean()), masked=True)
+    return GarmentCanvas(picture * shown, cells, float((mask > MASK_THRESHOLD).float().mean()), shown)
 
 
 def foreground_tokens(cells: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -12,9 +12,11 @@ from .example_garment import AnyDressingExampleGarment, serve_example_garments
 from .garment_encode import AnyDressingGarmentEncode
 from .garment_settings import AnyDressingGarmentSettings
 from .loader import AnyDressingLoader, register_model_folder
+from .prepare_garment import AnyDressingPrepareGarment
 
 NODES: list[type[io.ComfyNode]] = [
     AnyDressingLoader,
+    AnyDressingPrepareGarment,
     AnyDressingGarmentEncode,
     AnyDressingGarmentSettings,
     AnyDressingApply,

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out
 from ..anydressing_core.digests import ordered_digest
-from ..anydressing_core.latents import CELL, half_size, is_whole, latent_size
+from ..anydressing_core.latents import CELL, half_size, latent_size
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .garment import TRAINING_FREE, AnyDressing, Garment, Level, Tokens
 from .garment_model_pass import read_by_model
 from .garments_net import garment_features
-from .inputs import choice, line, number, require_anydressing, require_clip, require_model, require_vae
+from .inputs import canvas_size, choice, line, require_anydressing, require_clip, require_model, require_vae
 from .loader import known_slots
 from .notes import tell
 from .pictures import GarmentPicture, garment_picture, to_image
@@ -166,20 +166,20 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         require_vae(vae)
         shape = _check_model(model, anydressing)
         _check_slot(slot, anydressing)
-        canvas_size = _canvas_size(choice("size", size, SIZES), width, height, anydressing)
+        canvas_of = _canvas_size(choice("size", size, SIZES), width, height, anydressing)
         text = _Text.of(clip, line("words", words), slot, shape)
         by_model = garment_model is not None
         if by_model:
             _check_garment_model(garment_model, shape, anydressing, text)
         found = garment_picture(image, mask, invert=invert_mask)
-        canvas = lay_out(found.picture, *canvas_size, found.mask)
+        canvas = lay_out(found.picture, *canvas_of, found.mask)
         counted = _counted(choice("garment_tokens", garment_tokens, TOKEN_BUDGETS), anydressing, canvas, by_model)
         _refuse_blank(canvas, found.origin, counted)
         by_reference = reference or anydressing.checkpoint is None
         placed = by_reference and not by_model
         tell(cls, _words(canvas, found, counted, by_model) + (NO_PLACES if placed and text.words is None else ""))
         if by_model:
-            canvas = stretch_out(found.picture, *canvas_size, found.mask)
+            canvas = stretch_out(found.picture, *canvas_of, found.mask)
             _refuse_uncounted(canvas, counted)
         progress = comfy.utils.ProgressBar(3)
 
@@ -273,15 +273,7 @@ def _check_slot(slot: str, anydressing: AnyDressing) -> None:
 def _canvas_size(size: str, width: int, height: int, anydressing: AnyDressing) -> tuple[int, int]:
     """Height and width of the garment's canvas in pixels."""
     if size == "custom":
-        chosen = int(number("height", height, 64, 2048)), int(number("width", width, 64, 2048))
-        if not is_whole(chosen):
-            raise refusal(
-                "width, height:",
-                f"{chosen[1]} x {chosen[0]} is not a multiple of {CELL}",
-                f"The VAE works on cells of {CELL} pixels.",
-                f"choose multiples of {CELL}.",
-            )
-        return chosen
+        return canvas_size(width, height)
     return half_size(anydressing.resolution) if size == "half" else anydressing.resolution
 
 
@@ -323,20 +315,15 @@ def _refuse_uncounted(canvas: GarmentCanvas, counted: str) -> None:
 def _words(canvas: GarmentCanvas, found: GarmentPicture, counted: str, by_model: bool) -> str:
     """What of the picture is taken for the garment, and how that was told."""
     if canvas.masked:
-        how = {
-            "mask": "by the mask",
-            "alpha": "by its transparency",
-            "black": "on pure black, taken for the transparency that Load Image drops",
-        }
         doubt = " Its border is taken and a piece within is not: if that piece is the garment, switch invert_mask."
-        told = f"the garment is {canvas.share:.0%} of the picture, {how[found.origin]}."
+        told = f"the garment is {canvas.share:.0%} of the picture, {found.told_by}."
         return told + doubt if found.seems_inverted else told
     if canvas.is_told_apart:
         rest = "left out" if counted == "foreground" else "turned grey" if by_model else "read along"
         return f"the garment is {canvas.share:.0%} of the picture; the plain ground around it is {rest}."
     return (
         f"garment and ground could not be told apart ({canvas.share:.0%} of the picture is no plain ground): all of that is "
-        "read. A mask helps; ComfyUI's Remove Background makes one."
+        "read. AnyDressing Prepare Garment cuts it out of more grounds than that; ComfyUI's Remove Background of any."
     )
 
 

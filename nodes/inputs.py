@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..anydressing_core.latents import CELL, is_whole
 from ..anydressing_core.refusals import quote, refusal
 from .garment import AnyDressing, Garment
 
@@ -22,6 +23,19 @@ def number(name: str, value: object, low: float, high: float) -> float:
             f"set {name} to a number from {low:g} to {high:g}.",
         )
     return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def canvas_size(width: object, height: object) -> tuple[int, int]:
+    """Return height and width of a garment's canvas in pixels, 64 to 2048 in whole cells."""
+    size = int(number("height", height, 64, 2048)), int(number("width", width, 64, 2048))
+    if not is_whole(size):
+        raise refusal(
+            "width, height:",
+            f"{size[1]} x {size[0]} is not a multiple of {CELL}",
+            f"The VAE works on cells of {CELL} pixels.",
+            f"choose multiples of {CELL}.",
+        )
+    return size
 
 
 def choice(name: str, value: object, options: Sequence[str]) -> str:

@@ -25,6 +25,16 @@ class GarmentPicture(NamedTuple):
     origin: Literal["mask", "alpha", "black", ""]
 
     @property
+    def told_by(self) -> str:
+        """What tells the garment, in the artist's words."""
+        return {
+            "mask": "by the mask",
+            "alpha": "by its transparency",
+            "black": "on pure black, taken for the transparency that Load Image drops",
+            "": "",
+        }[self.origin]
+
+    @property
     def seems_inverted(self) -> bool:
         """Whether the mask takes all of the border and hides something within: no garment lies like that."""
         return (

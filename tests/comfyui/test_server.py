@@ -121,6 +121,7 @@ PROMISES = {
         ],
         ["ANYDRESSING_GARMENT"],
     ),
+    "AnyDressingPrepareGarment": (["image", "width", "height", "mask", "invert_mask"], ["IMAGE", "MASK"]),
     "AnyDressingGarmentSettings": (
         ["garment", "weight", "start_percent", "end_percent", "region"],
         ["ANYDRESSING_GARMENT"],
