@@ -22,7 +22,7 @@ from .atomic_write import write_atomically
 from .checkpoint_info import IDENTITY, CheckpointInfo, LoraTarget
 from .digests import file_identity
 from .refusals import quote, refusal
-from .safetensors_header import Header, file_name, open_weights, read_header, refuse_not_finite
+from .safetensors_header import Header, file_name, open_weights, read_header, read_tensors, refuse_not_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,16 +119,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint onto the CPU, everything checked. Raises ValueError with the file's name.
 
     Metadata, names, shapes and dtype are checked from the header alone, and the content against the identity that the
-    file states, if it does: files from before it was written do not. The file is read, not memory-mapped: one that
-    is replaced or cut short while it is in use must not take the process down.
+    file states, if it does: files from before it was written do not.
     """
     with open_weights(path) as file:
         header, info = _read_description(file)
-        data = header.prefix + file.read(header.data_bytes + 1)
-        name = file_name(file)
-    if len(data) != len(header.prefix) + header.data_bytes:
-        raise refusal(name, "changed while it was read", "Its size is not the same any more.", "load it again.")
-    tensors = safetensors.torch.load(data)
+        name, tensors = file_name(file), read_tensors(file, header)
     refuse_not_finite(tensors, name, _EARLIER)
     checkpoint = Checkpoint(info, tensors)
     stated = header.metadata.get(IDENTITY)

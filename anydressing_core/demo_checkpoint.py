@@ -14,11 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import safetensors.torch
 from torch import Tensor
 
 from .refusals import is_text, quote, refusal
-from .safetensors_header import file_name, open_weights, read_header, refuse_not_finite
+from .safetensors_header import file_name, open_weights, read_header, read_tensors, refuse_not_finite
 from .sites import SD15, UNetShape, parse_unet_config
 from .word_table import WIDTH
 
@@ -114,10 +113,7 @@ def read_demo_checkpoint(path: str | os.PathLike[str]) -> tuple[DemoInfo, dict[s
     with open_weights(path) as file:
         header, name = read_header(file), file_name(file)
         info = DemoInfo.from_metadata(header.metadata, name)
-        data = header.prefix + file.read(header.data_bytes)
-    if len(data) != len(header.prefix) + header.data_bytes:
-        raise refusal(name, "changed while it was read", "Its size is not the same any more.", "try again.")
-    tensors = safetensors.torch.load(data)
+        tensors = read_tensors(file, header)
     refuse_not_finite(tensors, name, "install ComfyUI-AnyDressing again, or train the base model anew.")
     return info, tensors
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard, cast
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -74,6 +75,18 @@ def read_header(source: BinaryIO | str | os.PathLike[str]) -> Header:
     return Header(tensors, metadata, prefix, size - len(prefix))
 
 
+def read_tensors(file: BinaryIO, header: Header) -> dict[str, Tensor]:
+    """Read the tensors behind a header that was just checked, onto the CPU.
+
+    They are read, not memory-mapped: a file that is replaced or cut short while it is in use must not take the process
+    down. Raises ValueError when its size is not the same any more.
+    """
+    data = file.read(header.data_bytes + 1)
+    if len(data) != header.data_bytes:
+        raise refusal(file_name(file), "changed while it was read", _OTHER_SIZE, "load it again.")
+    return safetensors.torch.load(header.prefix + data)
+
+
 def refuse_not_finite(tensors: Mapping[str, Tensor], name: str, remedy: str) -> None:
     """Raise ValueError for NaN and infinity in the tensors of the file of this name."""
     for key, tensor in tensors.items():
@@ -102,6 +115,7 @@ def file_name(file: BinaryIO) -> str:
     return quote(Path(name).name) if isinstance(name, str) else "This file"
 
 
+_OTHER_SIZE = "Its size is not the same any more."
 _COPY_AGAIN = "download or copy it again. If that changes nothing, ask its author for a new export."
 _VALUE_LIMIT = 12 * TENSOR_LIMIT  # a tensor of the 8 dimensions we allow takes 11 commas; the rest is for metadata
 

@@ -13,12 +13,15 @@ from .garment_encode import AnyDressingGarmentEncode
 from .garment_settings import AnyDressingGarmentSettings
 from .loader import AnyDressingLoader, register_model_folder
 from .prepare_garment import AnyDressingPrepareGarment
+from .wardrobe import AnyDressingLoadGarment, AnyDressingSaveGarment, register_wardrobe
 
 NODES: list[type[io.ComfyNode]] = [
     AnyDressingLoader,
     AnyDressingPrepareGarment,
     AnyDressingGarmentEncode,
     AnyDressingGarmentSettings,
+    AnyDressingSaveGarment,
+    AnyDressingLoadGarment,
     AnyDressingApply,
     AnyDressingAttentionMaps,
     AnyDressingDemoCheckpoint,
@@ -31,5 +34,6 @@ class AnyDressingExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()
+        register_wardrobe()
         serve_example_garments()
         return NODES

@@ -53,14 +53,29 @@ class Level(NamedTuple):
     tokens: tuple[tuple[Tensor, Tensor], ...]
 
 
+class Origin(NamedTuple):
+    """Where an encoded garment comes from, for the wardrobe.
+
+    picture: what was read, (H, W, 3) in 8 bits, or (H, W, 4) with the mask as alpha. called: its words. unet_digest: of the
+    checkpoint. loras: whether LoRAs were in it. foreground: whether only the garment's own tokens were kept.
+    """
+
+    picture: Tensor
+    called: str
+    unet_digest: str
+    loras: bool
+    foreground: bool
+
+
 class Garment(NamedTuple):
     """One encoded garment.
 
     A tuple holding plain tensors, so that ComfyUI's cache sees how much memory it keeps.
     slot: which LoRA encoded it. content: digest of what came out of it. tokens: F, none without a file. levels: as
-    reference mode reads it, none where that is off. by_model: whether a garment model of its own read it. words: what it is called, the mean embedding (C_text,), or None when
-    nobody can say where it belongs. weight, start, end, region: what Garment Settings chose; start and end are fractions of
-    the sampling, region is (H, W) over the picture that is made.
+    reference mode reads it, none where that is off. by_model: whether a garment model of its own read it. words: what it
+    is called, the mean embedding (C_text,), or None when nobody can say where it belongs. origin: what it was read from.
+    weight, start, end, region: what Garment Settings chose; start and end are fractions of the sampling, region is (H, W)
+    over the picture that is made.
     """
 
     anydressing: AnyDressing
@@ -71,6 +86,7 @@ class Garment(NamedTuple):
     levels: tuple[Level, ...] = ()
     by_model: bool = False
     words: Tensor | None = None
+    origin: Origin | None = None
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0

@@ -18,9 +18,10 @@ from torch import Tensor
 from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, latent_size
+from ..anydressing_core.pixels import as_pixels, signed_of
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import AttentionSite, UNetShape
-from .garment import TRAINING_FREE, AnyDressing, Garment, Level, Tokens
+from .garment import TRAINING_FREE, AnyDressing, Garment, Level, Origin, Tokens
 from .garment_model_pass import read_by_model
 from .garments_net import garment_features
 from .inputs import canvas_size, choice, line, require_anydressing, require_clip, require_model, require_vae
@@ -29,7 +30,7 @@ from .notes import tell
 from .pictures import GarmentPicture, garment_picture, to_image
 from .reference_pass import read_levels
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
-from .unet import require_file_match, require_reader_match, require_standard_context, unet_shape
+from .unet import require_file_match, require_reader_match, require_standard_context, unet_digest, unet_shape
 from .words import embedded_words, empty_prompt
 
 SIZES = ["full", "half", "custom"]
@@ -204,11 +205,13 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         _refuse_not_finite(tokens, levels, by_model)
         if counted == "foreground":
             tokens, levels = _keep_foreground(shape, tokens, levels, canvas.cells)
+        origin = Origin(_kept_picture(canvas), words, unet_digest(model), keep_loras, counted == "foreground")
         content = ordered_digest(
             latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity
         )
         _log(slot, canvas.picture, tokens, levels)
-        garment = Garment(anydressing, shape, slot, content, tokens, levels, by_model, text.words if placed else None)
+        named = text.words if placed else None
+        garment = Garment(anydressing, shape, slot, content, tokens, levels, by_model, named, origin)
         seen = canvas.picture if counted == "all" else canvas.preview
         return io.NodeOutput(garment, ui=ui.PreviewImage(to_image(seen), cls=cls))
 
@@ -325,6 +328,12 @@ def _words(canvas: GarmentCanvas, found: GarmentPicture, counted: str, by_model:
         f"garment and ground could not be told apart ({canvas.share:.0%} of the picture is no plain ground): all of that is "
         "read. AnyDressing Prepare Garment cuts it out of more grounds than that; ComfyUI's Remove Background of any."
     )
+
+
+def _kept_picture(canvas: GarmentCanvas) -> Tensor:
+    """What was read, (H, W, 3) in 8 bits, or (H, W, 4) with the mask as alpha."""
+    parts = [canvas.picture] if canvas.mask is None else [canvas.picture, signed_of(canvas.mask)]
+    return torch.from_numpy(as_pixels(torch.cat(parts, dim=1)[0]))
 
 
 def _encode_picture(vae: Any, canvas: Tensor) -> Tensor:

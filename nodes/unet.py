@@ -6,10 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..anydressing_core.checkpoint_info import describe_unet
+from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import SD15, UNetShape
+
+SAMPLES = 64
+"""Values of a weight that `unet_digest` looks at."""
 
 
 def unet_shape(model: Any, name: str = "model") -> UNetShape:
@@ -70,6 +75,21 @@ def compute_dtype(model: Any) -> torch.dtype:
 def dtype_of(base: Any) -> torch.dtype:
     """The same of the model within a MODEL."""
     return base.get_dtype() if base.manual_cast_dtype is None else base.manual_cast_dtype
+
+
+def unet_digest(model: Any) -> str:
+    """What tells two checkpoints' U-Nets apart: a sha256 over some values of every weight, in half precision.
+
+    LoRAs do not count, whether they are merged in just now or not. Where another checkpoint is merged in there is none: "".
+    """
+    if any(isinstance(patch[1], list) for patches in model.patches.values() for patch in patches):
+        return ""
+    parts: list[Tensor | str] = []
+    for name, weight in model.model.diffusion_model.named_parameters():
+        kept = model.backup.get(f"diffusion_model.{name}")  # what ComfyUI gives back when a LoRA leaves
+        values = (weight if kept is None else kept.weight).detach().flatten()
+        parts += [name, values[:: max(1, len(values) // SAMPLES)][:SAMPLES].cpu().float().half()]
+    return ordered_digest(*parts)
 
 
 def family(model: Any) -> str:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// What only the page can do: offer the slots that the connected file knows, count garment sockets from 1, show an example
-// garment before it is run, and let new nodes begin with what is best while saved ones keep what they were made with.
+// What only the page can do: offer the slots that the connected file knows, count garment sockets from 1, show a garment
+// before it is run, and let new nodes begin with what is best while saved ones keep what they were made with.
 // Nothing depends on it: without this file every node works, and says at Run what it must.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -53,14 +53,22 @@ function countFromOne(apply) {
 }
 
 /** Show a garment as the page shows a sampler's preview, which both kinds of canvas know. */
-async function showExample(node) {
+async function showGarment(node, where) {
   const name = encodeURIComponent(widgetOf(node, "garment").value);
-  const answer = await api.fetchApi(`/anydressing/example_garment/${name}`);
+  const answer = await api.fetchApi(`/anydressing/${where}/${name}`);
   if (!answer.ok || !node.graph) return;
   const number = String(node.id);
   const detail = { blob: await answer.blob(), nodeId: number, displayNodeId: number, realNodeId: number, jobId: "" };
   api.dispatchCustomEvent("b_preview_with_metadata", detail);
   node.graph.setDirtyCanvas(true, true);
+}
+
+/** Show the chosen garment before it is run. */
+function showWhatIsChosen(node, where) {
+  const garment = widgetOf(node, "garment");
+  if (!garment) return;
+  follow(garment, "callback", () => void showGarment(node, where));
+  setTimeout(() => void showGarment(node, where)); // when a saved workflow has set its value
 }
 
 let isNew = true; // a node that is created now is the artist's, not one of a file without widget values
@@ -104,12 +112,8 @@ const SETUP = {
     follow(node, "onConnectionsChange", () => setTimeout(() => countFromOne(node)));
     setTimeout(() => countFromOne(node));
   },
-  AnyDressingExampleGarment(node) {
-    const garment = widgetOf(node, "garment");
-    if (!garment) return;
-    follow(garment, "callback", () => void showExample(node));
-    setTimeout(() => void showExample(node)); // when a saved workflow has set its value
-  },
+  AnyDressingExampleGarment: (node) => showWhatIsChosen(node, "example_garment"),
+  AnyDressingLoadGarment: (node) => showWhatIsChosen(node, "wardrobe"),
 };
 
 app.registerExtension({

@@ -126,6 +126,11 @@ PROMISES = {
         ["garment", "weight", "start_percent", "end_percent", "region"],
         ["ANYDRESSING_GARMENT"],
     ),
+    "AnyDressingSaveGarment": (["garment", "filename_prefix", "licence"], []),
+    "AnyDressingLoadGarment": (
+        ["garment", "model", "anydressing", "read_again", "vae", "clip"],
+        ["ANYDRESSING_GARMENT", "IMAGE"],
+    ),
     "AnyDressingApply": (["model", "garments", "strength", "start_percent", "end_percent"], ["MODEL"]),
     "AnyDressingAttentionMaps": (["model", "positive", "samples", "image"], ["IMAGE", "MASK", "FLOAT"]),
     "AnyDressingDemoCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
@@ -417,3 +422,22 @@ def test_cancelling_stops_and_the_next_run_is_whole(server, graph):
 def test_nothing_in_the_log_speaks_of_leaks_or_failed_imports(server):
     assert "memory leak" not in server.log_text()
     assert "IMPORT FAILED" not in server.log_text()
+
+
+def test_a_garment_of_the_wardrobe_is_worn_to_the_bit_and_shown_before(server, graph):
+    """Saved by one run, taken by the next: on a server's own output folder, as an artist would."""
+    kept = copy.deepcopy(graph)
+    kept["50"] = {"class_type": "AnyDressingSaveGarment", "inputs": {"garment": [UPPER, 0], "filename_prefix": "shirt"}}
+    before = pixels(server.run(kept))
+    names = server.object_info()["AnyDressingLoadGarment"]["input"]["required"]["garment"][1]["options"]
+    assert names == ["shirt_00001_.safetensors"]
+    graph[UPPER] = {
+        "class_type": "AnyDressingLoadGarment",
+        "inputs": {"garment": names[0], "model": [CHECKPOINT, 0], "anydressing": [LOADER, 0]},
+    }
+    result = server.run(graph)
+    assert np.array_equal(pixels(result), before)
+    shown = requests.get(f"{server.url}/anydressing/wardrobe/{names[0]}", timeout=10)
+    assert Image.open(io.BytesIO(shown.content)).size == (64, 96)
+    for name in ("gone.safetensors", "..%2F..%2Fmodels%2Fsecret.safetensors"):
+        assert requests.get(f"{server.url}/anydressing/wardrobe/{name}", timeout=10).status_code == 404
