@@ -65,6 +65,8 @@ TEXTS = """() => app.graph._nodes.flatMap(n => (n.widgets || [])
     .filter(w => w.name === '$$node-text-preview').map(w => [n.type, String(w.value)]))"""
 HISTORY = "async id => (await fetch('/api/history/' + id)).json()"
 TOAST = ".p-toast-message"
+DISMISS = """toasts => { for (const button of document.querySelectorAll(toasts)) button.click() }"""
+DISMISSED = """toasts => !document.querySelector(toasts)"""
 
 
 class ChromiumMissingError(RuntimeError):
@@ -177,9 +179,9 @@ class Frontend:
         self.page.screenshot(path=str(path))
 
     def dismiss_toasts(self) -> None:
-        """Close the messages in the corner; they outlive the workflow they speak of."""
-        for button in self.page.locator(f"{TOAST} button").all():
-            button.click(timeout=2000)
+        """Close the messages in the corner; most outlive the workflow they speak of, the others close by themselves."""
+        self.page.evaluate(DISMISS, f"{TOAST} button")
+        self.page.wait_for_function(DISMISSED, arg=TOAST, timeout=PATIENCE)
 
     def _open_page(self) -> Page:
         context = self._browser.new_context(viewport={"width": self.size[0], "height": self.size[1]}, locale="en-US")

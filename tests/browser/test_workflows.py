@@ -31,8 +31,8 @@ def chromium(require):
 
 
 @pytest.fixture(scope="module")
-def frontend(chromium, comfyui_path, random_models, tmp_path_factory):
-    """The frontend of a server on which the artist's checkpoint stands too: our random one under its name."""
+def server(comfyui_path, random_models, tmp_path_factory):
+    """A server on which the artist's checkpoint stands too: our random one under its name."""
     base = tmp_path_factory.mktemp("base")
     checkpoints = base / "models" / "checkpoints"
     checkpoints.mkdir(parents=True)
@@ -42,9 +42,14 @@ def frontend(chromium, comfyui_path, random_models, tmp_path_factory):
     with ComfyServer(comfyui_path, base, models=random_models, flags=flags) as server:
         for picture in (WORKFLOWS / "garments").glob("*.png"):
             server.upload_image(picture)
-        with Frontend(server) as page:
-            yield page
+        yield server
         assert server.log_problems() == []
+
+
+@pytest.fixture(scope="module")
+def frontend(chromium, server):
+    with Frontend(server) as page:
+        yield page
 
 
 def test_every_prompt_has_its_workflow_and_the_other_way_round():
@@ -145,6 +150,43 @@ def test_an_example_garment_is_seen_before_it_is_run(canvas, request):
         "app.graph._nodes.some(n => n.comfyClass === 'AnyDressingExampleGarment' && n.imgs?.[0]?.naturalWidth === 384)"
     )
     drawn = "[...document.querySelectorAll('[data-node-id] img')].some(i => i.naturalWidth === 384)"
+    canvas.page.wait_for_function(shown if classic else drawn, timeout=20_000)
+    assert canvas.page_errors == []
+
+
+SAVED = """async () => {
+    await app.refreshComboInNodes()
+    const node = LiteGraph.createNode('AnyDressingLoadGarment')
+    app.graph.add(node)
+    const garment = node.widgets.find(w => w.name === 'garment')
+    garment.value = 'polo_00001_.safetensors'
+    garment.callback(garment.value)
+    return garment.options.values
+}"""
+
+
+@pytest.fixture(scope="module")
+def polo(server):
+    """A garment in the wardrobe."""
+    read_one = {
+        "AnyDressingDemoCheckpoint",
+        "AnyDressingLoader",
+        "AnyDressingExampleGarment",
+        "AnyDressingGarmentEncode",
+    }
+    prompt = read(WORKFLOWS / "api" / "02_one_garment.json")
+    prompt = {key: node for key, node in prompt.items() if node["class_type"] in read_one}
+    encode = next(key for key, node in prompt.items() if node["class_type"] == "AnyDressingGarmentEncode")
+    save = {"class_type": "AnyDressingSaveGarment", "inputs": {"garment": [encode, 0], "filename_prefix": "polo"}}
+    server.run(prompt | {"50": save}).check()
+
+
+def test_a_garment_of_the_wardrobe_is_seen_before_it_is_run(canvas, polo, request):
+    canvas.open({"nodes": [], "links": [], "version": 0.4})
+    assert canvas.page.evaluate(SAVED) == ["polo_00001_.safetensors"]
+    classic = "classic" in request.node.name
+    shown = "app.graph._nodes[0].imgs?.[0]?.naturalWidth === 288"
+    drawn = "[...document.querySelectorAll('[data-node-id] img')].some(i => i.naturalWidth === 288)"
     canvas.page.wait_for_function(shown if classic else drawn, timeout=20_000)
     assert canvas.page_errors == []
 
