@@ -31,4 +31,9 @@ def range_inputs(what: str, *, advanced: bool = False) -> list[io.Float.Input]:
     ]
 
 
-SEARCH_ALIASES = ["anydressing", "garment", "clothes", "outfit", "dress", "dressing", "try-on", "vton"]
+SEARCH_ALIASES = [
+    *("anydressing", "garment", "clothes", "clothing", "outfit", "dress", "dressing", "wardrobe", "fashion", "shirt"),
+    *("try-on", "virtual try-on", "vton"),
+    *("服装", "衣服", "换装", "试衣", "服", "着せ替え", "試着", "옷", "의류", "의상"),
+]
+"""What people call it who look for us; other languages find our nodes by these."""
