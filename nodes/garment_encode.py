@@ -73,7 +73,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     tooltip="White on the garment, which is cut out along it and laid on white. Masks come both ways round: "
                     "Load Image's MASK of a transparent picture is white around the garment (turn invert_mask on); what you "
                     "paint over the garment in the Mask Editor is white on it (leave it off). The preview shows what is "
-                    "taken. A mask that hides nothing counts as none.",
+                    "taken. A mask that hides nothing counts as none, and so does one that is black all over.",
                 ),
                 io.Combo.Input(
                     "size",
@@ -119,7 +119,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
                     "words",
                     default="",
                     optional=True,
-                    tooltip="What this garment is called, as your prompt calls it: striped polo shirt. Empty takes the slot's own "
+                    tooltip="What this garment is called, as your prompt calls it, in English: striped polo shirt. Empty takes the slot's own "
                     "word. Needs clip.",
                 ),
                 io.Boolean.Input(

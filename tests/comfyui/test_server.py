@@ -8,6 +8,7 @@ import copy
 import functools
 import io
 import json
+import re
 
 import numpy as np
 import psutil
@@ -15,6 +16,7 @@ import pytest
 import requests
 from PIL import Image
 
+from dev import node_texts
 from dev.comfyui import OLDEST, PINNED, find_or_fetch
 from dev.server import ComfyServer
 
@@ -441,3 +443,45 @@ def test_a_garment_of_the_wardrobe_is_worn_to_the_bit_and_shown_before(server, g
     assert Image.open(io.BytesIO(shown.content)).size == (64, 96)
     for name in ("gone.safetensors", "..%2F..%2Fmodels%2Fsecret.safetensors"):
         assert requests.get(f"{server.url}/anydressing/wardrobe/{name}", timeout=10).status_code == 404
+
+
+@pytest.mark.parametrize("server", [PINNED], indirect=True, ids=["0.30.0"])
+def test_every_language_says_all_that_the_nodes_say(server):
+    """English is what the nodes say; the others have an entry for each of its entries."""
+    texts = node_texts.texts_of(server.object_info())
+    assert set(texts) == set(PROMISES)
+    assert node_texts.texts_in("en") == texts, "run: python -m dev.node_texts"
+    for language in node_texts.LANGUAGES:
+        translated = node_texts.texts_in(language)
+        english, there = flat(texts), flat(translated)
+        assert there.keys() == english.keys()
+        same = [key for key, text in there.items() if not text.strip() or (text == english[key] and " " in text)]
+        assert same == [], language
+
+
+def flat(texts, path=()):
+    """Nested texts as one mapping from path to text."""
+    if isinstance(texts, str):
+        return {path: texts}
+    return {key: text for name, inner in texts.items() for key, text in flat(inner, (*path, name)).items()}
+
+
+@pytest.mark.parametrize("language", ["en", *node_texts.LANGUAGES])
+@pytest.mark.parametrize("node", PROMISES)
+def test_every_node_has_a_help_page(node, language, root):
+    page = node_texts.page_of(node, language).read_text(encoding="utf-8")
+    texts = node_texts.texts_in(language)[node]
+    assert page == node_texts.with_table(page, texts), "run: python -m dev.node_texts"
+    assert page.startswith(f"# {texts['display_name']}\n")
+    (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+    assert (root / "web" / "docs" / picture).is_file()
+
+
+@pytest.mark.parametrize("server", [PINNED], indirect=True, ids=["0.30.0"])
+def test_the_server_gives_pages_pictures_and_languages(server):
+    pack = "ComfyUI-AnyDressing"
+    for path in ("AnyDressingApply.md", "AnyDressingApply/zh.md", "pictures/apply.jpg"):
+        assert requests.get(f"{server.url}/extensions/{pack}/docs/{path}", timeout=10).ok, path
+    offered = requests.get(f"{server.url}/i18n", timeout=10).json()
+    for language in ("en", *node_texts.LANGUAGES):
+        assert offered[language]["nodeDefs"].items() >= node_texts.texts_in(language).items()
