@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dev import node_texts
 from dev.frontend import ChromiumMissingError, Frontend, find_chromium
 from dev.server import ComfyServer
 
@@ -261,3 +262,49 @@ def test_a_prompt_from_before_opens_as_it_was(canvas):
             node["inputs"].pop(name, None)
     canvas.open(canvas.api_to_ui(prompt, "before"))
     assert canvas.page.evaluate(REFERENCE) == [False, False]
+
+
+def test_people_find_us_by_their_own_words(frontend):
+    frontend.open({"nodes": [], "links": [], "version": 0.4})
+    frontend.page.mouse.dblclick(700, 500)
+    search = frontend.page.locator("input:focus")
+    search.wait_for(timeout=20_000)
+    found = frontend.page.locator("[role=option]", has_text="AnyDressing Garment Encode")
+    for word in ("服装", "衣服", "着せ替え", "의류", "wardrobe", "fashion", "shirt"):
+        search.fill("KSampler")
+        found.first.wait_for(state="detached", timeout=20_000)
+        search.fill(word)
+        found.first.wait_for(timeout=20_000)
+    frontend.page.keyboard.press("Escape")
+
+
+HELP = """kind => {
+    const node = LiteGraph.createNode(kind)
+    app.graph.add(node)
+    app.canvas.selectNode(node)
+    app.canvas.setDirty(true, true)
+}"""
+LOCALE = "async language => app.extensionManager.setting.set('Comfy.Locale', language)"
+
+
+@pytest.fixture
+def in_language(frontend):
+    yield lambda language: frontend.page.evaluate(LOCALE, language)
+    frontend.page.evaluate(LOCALE, "en")
+
+
+@pytest.mark.parametrize("language", ["en", *node_texts.LANGUAGES])
+def test_help_is_read_with_its_picture(frontend, in_language, language):
+    """The panel shows our page of that language, the picture in it, and the inputs."""
+    in_language(language)
+    frontend.open({"nodes": [], "links": [], "version": 0.4})
+    frontend.page.evaluate(HELP, "AnyDressingPrepareGarment")
+    frontend.page.get_by_test_id("info-button").click(timeout=20_000)
+    texts = node_texts.texts_in(language)["AnyDressingPrepareGarment"]
+    frontend.page.locator("h1", has_text=texts["display_name"]).wait_for(timeout=20_000)
+    drawn = (
+        "[...document.querySelectorAll('img')].some(i => i.src.endsWith('pictures/prepare.jpg') && i.naturalWidth > 0)"
+    )
+    frontend.page.wait_for_function(drawn, timeout=20_000)
+    shown = frontend.page.locator("td", has_text=texts["inputs"]["invert_mask"]["tooltip"])
+    assert shown.count() == 1
