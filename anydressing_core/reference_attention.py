@@ -24,13 +24,13 @@ from torch.nn import functional
 from .garment_kv import Attend, GarmentKV, garment_kv, scaled_dot_product, split_heads, widen_query
 from .sites import AttentionSite, UNetShape
 
-WITHOUT_FILE, WITH_FILE = 2.0, 0.7
+WITHOUT_FILE, WITH_FILE = 1.0, 0.5
 """w of a garment at the default strength: alone, and beside a trained file's own term."""
 
 AS_TRAINED = 1.0
 """The same w of one that a garment model has read, which was trained in a plain joint softmax."""
 
-CONTRAST = 1.3
+CONTRAST = 1.5
 """What the keys of a garment that was read without any training are multiplied by: looking for a place in it, the picture
 finds that place and less of all others, so patterns stay patterns."""
 

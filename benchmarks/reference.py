@@ -124,7 +124,7 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "levels_4": replace(_DEFAULT, title="four levels", levels=4, ways=FREE),
         "levels_all": replace(_DEFAULT, title="every step's own level", levels=None, ways=FREE),
         "no_contrast": replace(_DEFAULT, title="keys as they are read", contrast=1.0, ways=FREE),
-        "contrast_1.4": replace(_DEFAULT, title="keys times 1.4", contrast=1.4),
+        "contrast_2": replace(_DEFAULT, title="keys times 2", contrast=2.0, ways=FREE),
         "added": replace(_DEFAULT, title="a second term is added, as by the file", added=STRENGTH, ways=FREE),
         "no_places": replace(_DEFAULT, title="no places", places="none", ways=FREE),
         "slot_words": replace(_DEFAULT, title="places by the slots' own words", places="slot", ways=FREE),
