@@ -7,6 +7,7 @@ workflows/notes/NAME.md beside its nodes, and NAME.jpg, which the template brows
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import tempfile
@@ -17,9 +18,10 @@ from typing import Any
 
 from PIL import Image
 
-from .client import Prompt
+from .client import ComfyClient, Prompt
 from .comfyui import CHECKOUT, PINNED, find_or_fetch, version_of
 from .frontend import Frontend, Workflow
+from .layouts import LAYOUTS, laid_out
 from .prompts import OWN_GARMENTS, garment_pictures
 from .random_checkpoint import build_in_subprocess
 from .server import ComfyServer
@@ -35,6 +37,7 @@ DOWNLOADS = {
 }
 """What the frontend offers to download when an artist lacks it; the same file as in ComfyUI's own first workflow."""
 
+FLAGS = ["--use-pytorch-cross-attention"]  # on a CPU two to three times as fast
 NODE_PACK = "anydressing"  # our name in the Comfy Registry
 NODE_PACK_VERSION = "0.1.0"
 
@@ -50,22 +53,23 @@ def main(names: list[str]) -> int:
     paths = [WORKFLOWS / "api" / f"{name}.json" for name in names or known]
     with (
         tempfile.TemporaryDirectory() as base,
-        ComfyServer(comfyui, Path(base), models=build_in_subprocess(comfyui)) as server,
+        ComfyServer(comfyui, Path(base), models=build_in_subprocess(comfyui), flags=FLAGS) as server,
     ):
         for picture in sorted(OWN_GARMENTS.glob("*.png")):
             server.upload_image(picture)
         with Frontend(server) as frontend:
-            failed = [path.stem for path in paths if not export(path, frontend, version_of(comfyui))]
+            failed = [path.stem for path in paths if not export(path, server, frontend, version_of(comfyui))]
     return 1 if failed else 0
 
 
-def export(path: Path, frontend: Frontend, core_version: str) -> bool:
+def export(path: Path, server: ComfyClient, frontend: Frontend, core_version: str) -> bool:
     """Write one workflow beside `api/`; say whether it comes back as the same prompt."""
     api: Prompt = json.loads(path.read_text(encoding="utf-8"))
-    workflow = finished(with_note(frontend.api_to_ui(api, path.stem), path.stem), path.stem, core_version)
+    noted = with_note(frontend.api_to_ui(api, path.stem), path.stem)
+    workflow = finished(laid_out(noted, LAYOUTS[path.stem]), path.stem, core_version)
     target = WORKFLOWS / path.name
     target.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    thumbnail(api).save(target.with_suffix(".jpg"), quality=85)
+    thumbnail(server, api).save(target.with_suffix(".jpg"), quality=85)
     lost = list(differences(api, frontend.ui_to_api(workflow)))
     print(f"{target.relative_to(CHECKOUT)}: {len(workflow['nodes'])} nodes", *lost, sep="\n  ")
     return not lost
@@ -84,17 +88,16 @@ def finished(workflow: Workflow, name: str, core_version: str) -> Workflow:
         wanted = [DOWNLOADS[value] for value in node.get("widgets_values", []) if str(value) in DOWNLOADS]
         if wanted:
             node["properties"]["models"] = wanted
-    return {**workflow, "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)), "revision": 0, "extra": {}}
+    return {**workflow, "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)), "revision": 0}
 
 
 def with_note(workflow: Workflow, name: str) -> Workflow:
-    """Return the workflow with its note, left of all nodes. A note is no part of the prompt."""
-    left, top = (min(node["pos"][axis] for node in workflow["nodes"]) for axis in (0, 1))
+    """Return the workflow with its note. A note is no part of the prompt."""
     note = {
         "id": workflow["last_node_id"] + 1,
         "type": "MarkdownNote",
-        "pos": [left - 440, top],
-        "size": [400, 420],
+        "pos": [0, 0],
+        "size": [0, 0],
         "flags": {},
         "order": 0,
         "mode": 0,
@@ -106,12 +109,27 @@ def with_note(workflow: Workflow, name: str) -> Workflow:
     return {**workflow, "nodes": [note, *workflow["nodes"]], "last_node_id": note["id"]}
 
 
-def thumbnail(api: Prompt) -> Image.Image:
-    """Return what the template browser shows: the pictures that the workflow loads, side by side."""
-    pictures = garment_pictures(api)
-    sheet = Image.new("RGB", (288 * len(pictures), 384), "white")
-    for index, path in enumerate(pictures):
-        sheet.paste(Image.open(path).resize((288, 384), Image.Resampling.LANCZOS), (288 * index, 0))
+def thumbnail(server: ComfyClient, api: Prompt) -> Image.Image:
+    """Return what the template browser shows: the garments in a column, and who wears them.
+
+    Garments alone where that takes the artist's own checkpoint, which nobody has here.
+    """
+    runs = not any(node["class_type"] == "CheckpointLoaderSimple" for node in api.values())
+    dressed = server.run(api).check().images if runs else {}
+    people = [
+        Image.open(io.BytesIO(dressed[key][0])) for key in sorted(dressed) if api[key]["class_type"] == "SaveImage"
+    ]
+    garments = [Image.open(path) for path in garment_pictures(api)]
+    tall = 576
+    small = tall // max(2, len(garments))
+    sheet = Image.new("RGB", (round(small * 3 / 4) + round(tall * 3 / 4) * len(people), tall), "white")
+    for index, garment in enumerate(garments):
+        sheet.paste(
+            garment.convert("RGB").resize((round(small * 3 / 4), small), Image.Resampling.LANCZOS), (0, small * index)
+        )
+    for index, person in enumerate(people):
+        place = (round(small * 3 / 4) + round(tall * 3 / 4) * index, 0)
+        sheet.paste(person.convert("RGB").resize((round(tall * 3 / 4), tall), Image.Resampling.LANCZOS), place)
     return sheet
 
 

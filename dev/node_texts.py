@@ -48,7 +48,7 @@ def page_of(node: str, language: str) -> Path:
 def with_table(page: str, texts: Texts) -> str:
     """A help page with the table of its node's inputs anew. Raises ValueError when it has no place for it."""
     rows = [f"| **{entry['name']}** | {entry['tooltip']} |" for entry in texts["inputs"].values()]
-    table = "\n".join([BEGIN, "", "| | |", "|---|---|", *rows, "", END])
+    table = "\n".join([BEGIN, *(["", "| | |", "|---|---|", *rows, ""] if rows else []), END])
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(page)) != 1:
         raise ValueError(f"A help page needs one line {BEGIN} and one line {END}.")

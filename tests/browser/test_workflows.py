@@ -84,6 +84,32 @@ def test_every_node_says_which_pack_it_is_from(name):
         assert node["properties"]["cnr_id"] == ("anydressing" if ours else "comfy-core")
 
 
+LEGIBLE = 0.6
+"""Below .57 classic nodes show no words at all."""
+
+OVERLAPS = """() => {
+    const boxes = app.graph._nodes.map(n => [n.title, ...n.getBounding()])
+    const meet = (a, b) => a[1] < b[1] + b[3] && b[1] < a[1] + a[3] && a[2] < b[2] + b[4] && b[2] < a[2] + a[4]
+    return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b => meet(a, b)).map(b => `${a[0]} | ${b[0]}`))
+}"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_can_be_read_when_it_opens(frontend, name):
+    """On a screen of 1600 x 900, in classic nodes: words at the zoom at which it opens, nothing on top of another."""
+    before = frontend.page.viewport_size
+    frontend.page.set_viewport_size({"width": 1600, "height": 900})
+    frontend.open(read(WORKFLOWS / f"{name}.json"))
+    frontend.page.wait_for_function("scale => app.canvas.ds.scale >= scale", arg=LEGIBLE, timeout=10_000)
+    assert frontend.page.evaluate(OVERLAPS) == []
+    titles = frontend.page.evaluate("app.graph._nodes.map(n => n.title)")
+    assert len(set(titles)) == len(titles), "every title says what its node holds"
+    frontend.page.set_viewport_size(before)
+
+
+UNFOLD = "() => app.graph._nodes.filter(n => n.flags.collapsed).forEach(n => n.collapse())"
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name < "10"])
 def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     """The first as it is; the others, which differ in their nodes alone, in six steps."""
@@ -97,6 +123,7 @@ def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
             if node["class_type"] == "KSampler":
                 node["inputs"]["steps"] = 6
     frontend.open(workflow)
+    frontend.page.evaluate(UNFOLD)
     ran = frontend.run()
     assert ran.status == "success", ran
     shown = {kind: (width, height) for kind, width, height in frontend.shown_images()}
