@@ -89,6 +89,7 @@ class AnyDressingApply(io.ComfyNode):
             tell(cls, "nothing is worn: strength 0, no garment with a weight, or an empty range.")
             return io.NodeOutput(model.clone())
         wardrobe = make_wardrobe(model, shape, worn)
+        tell(cls, f"wears {', '.join(garment.slot for garment in worn)}; {wardrobe.model_size() / 1e6:.0f} MB.")
         strengths = Strengths(strength, _weight(worn[0]) * strength / STRENGTH)
         return io.NodeOutput(dress_model(model, shape, worn, wardrobe, strengths, GarmentTiming(start, end)))
 

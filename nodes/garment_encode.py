@@ -6,7 +6,7 @@ One node for each garment: ComfyUI's output cache then re-encodes only the garme
 
 from __future__ import annotations
 
-import logging
+import time
 from typing import Any, NamedTuple
 
 import comfy.model_management
@@ -37,8 +37,6 @@ SIZES = ["full", "half", "custom"]
 TOKEN_BUDGETS = ["as trained", "all", "foreground"]
 
 NO_PLACES = " No clip is connected: garments are not kept to their places."
-
-logger = logging.getLogger(__name__)
 
 
 class AnyDressingGarmentEncode(io.ComfyNode):
@@ -178,7 +176,9 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         _refuse_blank(canvas, found.origin, counted)
         by_reference = reference or anydressing.checkpoint is None
         placed = by_reference and not by_model
-        tell(cls, _words(canvas, found, counted, by_model) + (NO_PLACES if placed and text.words is None else ""))
+        said = _words(canvas, found, counted, by_model) + (NO_PLACES if placed and text.words is None else "")
+        tell(cls, said)
+        began = time.perf_counter()
         if by_model:
             canvas = stretch_out(found.picture, *canvas_of, found.mask)
             _refuse_uncounted(canvas, counted)
@@ -209,7 +209,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         content = ordered_digest(
             latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity
         )
-        _log(slot, canvas.picture, tokens, levels)
+        tell(cls, f"{_measured(canvas.picture, tokens, levels)}, {time.perf_counter() - began:.1f} s\n{said}")
         named = text.words if placed else None
         garment = Garment(anydressing, shape, slot, content, tokens, levels, by_model, named, origin)
         seen = canvas.picture if counted == "all" else canvas.preview
@@ -391,14 +391,9 @@ def _keep_foreground(
     return trained, read
 
 
-def _log(slot: str, canvas: Tensor, tokens: Tokens, levels: tuple[Level, ...]) -> None:
+def _measured(canvas: Tensor, tokens: Tokens, levels: tuple[Level, ...]) -> str:
+    """How large what was read is: of the canvas, its tokens at the finest site, and what is kept."""
     parts = _parts(tokens, levels)
     size = sum(part.numel() * part.element_size() for part in parts)
-    logger.info(
-        "AnyDressing: encoded %r at %d x %d (%d tokens at the finest site, %.0f MB kept)",
-        slot,
-        canvas.shape[-1],
-        canvas.shape[-2],
-        max(part.shape[1] for part in parts),
-        size / 1e6,
-    )
+    most = max(part.shape[1] for part in parts)
+    return f"{canvas.shape[-1]} x {canvas.shape[-2]}, {most} tokens, {size / 1e6:.0f} MB"

@@ -132,6 +132,8 @@ def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     assert shown["AnyDressingAttentionMaps"] == (288, 384)
     told = dict(frontend.shown_texts())
     assert "the plain ground around it is " in told["AnyDressingGarmentEncode"]
+    assert told["AnyDressingGarmentEncode"].startswith("288 x 384, ")
+    assert "MB" in told["AnyDressingApply"]
     assert "upper: orange" in told["AnyDressingAttentionMaps"]
     assert "confusion 0." in told["AnyDressingAttentionMaps"]
     assert frontend.prompt() == prompt  # what is told stays out of the workflow
