@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .atomic_write import write_atomically
+from .checkpoint_info import IDENTITY
 from .digests import tensor_digest
 from .latents import LEAST_SIDE, MOST_SIDE
 from .refusals import is_text, quote, refusal
@@ -36,7 +37,6 @@ from .sites import UNetShape, parse_unet_config
 
 FORMAT_VERSION = "1"
 FORMAT_ENTRY = "anydressing_garment"
-IDENTITY = "identity"
 LONGEST = 1000
 """Characters of an entry that is written by hand."""
 
@@ -52,10 +52,11 @@ _FLOATS = ("F32", "F16", "BF16")
 class GarmentInfo:
     """What a garment file says about itself.
 
-    content: digest of what was read. unet, unet_digest: of the U-Net that read it. file, file_name: identity and name of the AnyDressing file whose slot it was
-    read for; both empty without one. called: its words. licence: of its picture. by_model: whether a garment model read
-    it. loras: whether LoRAs were in the MODEL. foreground: whether only the garment's own tokens were kept. levels: noise
-    over signal, and h and w of the latent, of each level at which it was read for reference.
+    content: digest of what was read. unet, unet_digest: of the U-Net that read it. file, file_name: identity and name of the
+    AnyDressing file whose slot it was read for; both empty without one. called: its words. licence: of its picture.
+    by_model: whether a garment model read it. loras: whether LoRAs were in the MODEL. foreground: whether only the
+    garment's own tokens were kept. levels: noise over signal, and h and w of the latent, of each level at which it was read
+    for reference.
     """
 
     content: str

@@ -90,17 +90,18 @@ def cut_out(picture: Field) -> CutOut:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     soft = cv2.bilateralFilter(cv2.medianBlur(small, 3), 5, 12, 2)
-    ground = _ground_of(_lab(soft))
+    lab = _lab(soft)
+    ground = _ground_of(lab)
     if ground.of_border < LEAST_BORDER:
         return CutOut(None, "its ground is not plain")
-    clues = _clues(ground, _shade(soft, ground))
+    clues = _clues(ground, _shade(soft, lab, ground))
     markers = _markers(clues)
     if not (markers == _GARMENT).any():
         return CutOut(None, "nothing differs from its ground")
     cv2.watershed(soft, markers)
     mask = _settled(_dilated(markers == _GARMENT, 1) & (markers != _GROUND), _lab(small))
     mask = _whole(_opened(mask, 2), ground.reached | (markers == _GROUND), clues.striped)
-    doubt = _doubt(mask, _lab(soft), ground.spread)
+    doubt = _doubt(mask, lab, ground.spread)
     if doubt:
         return CutOut(None, doubt)
     full = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
@@ -142,7 +143,7 @@ def _surface(lab: Field, degree: int, known: Mask) -> tuple[Field, float]:
     return basis @ factors, spread
 
 
-def _shade(picture: Field, ground: _Ground) -> Mask:
+def _shade(picture: Field, lab: Field, ground: _Ground) -> Mask:
     """Where the picture has the ground's own colour, in shadow or in light: it keeps its proportions, and so its hue."""
     import cv2
 
@@ -153,9 +154,7 @@ def _shade(picture: Field, ground: _Ground) -> Mask:
     shaded = np.clip(own * left[..., None], 0, 1)
     encoded = np.where(shaded <= 0.0031308, 12.92 * shaded, 1.055 * shaded ** (1 / 2.4) - 0.055)
     expected = cv2.cvtColor(encoded.astype(np.float32), cv2.COLOR_RGB2LAB)
-    hue = np.linalg.norm(
-        (cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) - expected)[..., 1:], axis=2
-    )
+    hue = _distance(lab[..., 1:], expected[..., 1:])
     allowed = max(3.0, 1.2 * ground.tolerance) + 5 * np.clip(1 - left, 0, 1)  # shadows are lit by the sky
     return (hue < allowed) & (left > DARKEST) & (left < BRIGHTEST)
 

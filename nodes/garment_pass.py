@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..anydressing_core.sites import AttentionSite
-from .unet import compute_dtype
+from .unet import compute_dtype, is_merge
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,8 @@ def _clone_for_pass(model: Any, keep_loras: bool) -> Any:
 
 
 def _merges(patches: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
-    """The patches that merge another checkpoint in: ComfyUI keeps its weight, with its own patches, as a list."""
-    merges = {key: [patch for patch in entries if isinstance(patch[1], list)] for key, entries in patches.items()}
+    """The patches that merge another checkpoint in."""
+    merges = {key: [patch for patch in entries if is_merge(patch)] for key, entries in patches.items()}
     return {key: entries for key, entries in merges.items() if entries}
 
 

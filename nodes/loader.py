@@ -56,11 +56,7 @@ class AnyDressingLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str) -> Any:
         """Load again when the file on disk is another one under the same name."""
-        path = None if file == TRAINING_FREE else folder_paths.get_full_path(FOLDER, file)
-        if path is None:
-            return file
-        status = Path(path).stat()
-        return (status.st_mtime_ns, status.st_size, status.st_ino)
+        return file if file == TRAINING_FREE else file_on_disk(FOLDER, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
@@ -96,6 +92,15 @@ def model_path(name: str) -> Path:
             "put the file there and refresh (key R), choose another file, or choose training-free.",
         )
     return Path(path)
+
+
+def file_on_disk(folder: str, name: str) -> Any:
+    """What tells a file from another one under the same name in a model folder; its name when there is none."""
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        return name
+    status = Path(path).stat()
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def known_slots() -> list[str]:

@@ -82,7 +82,7 @@ def unet_digest(model: Any) -> str:
 
     LoRAs do not count, whether they are merged in just now or not. Where another checkpoint is merged in there is none: "".
     """
-    if any(isinstance(patch[1], list) for patches in model.patches.values() for patch in patches):
+    if any(is_merge(patch) for patches in model.patches.values() for patch in patches):
         return ""
     parts: list[Tensor | str] = []
     for name, weight in model.model.diffusion_model.named_parameters():
@@ -90,6 +90,11 @@ def unet_digest(model: Any) -> str:
         values = (weight if kept is None else kept.weight).detach().flatten()
         parts += [name, values[:: max(1, len(values) // SAMPLES)][:SAMPLES].cpu().float().half()]
     return ordered_digest(*parts)
+
+
+def is_merge(patch: Any) -> bool:
+    """Whether one of a MODEL's patches merges another checkpoint in: ComfyUI keeps its weight, with its own patches, as a list."""
+    return isinstance(patch[1], list)
 
 
 def family(model: Any) -> str:

@@ -14,12 +14,14 @@ from aiohttp import web
 from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
+from torch import Tensor
 
 from ..anydressing_core.garment_file import GarmentFile, GarmentInfo, load_garment, read_picture, save_garment
 from ..anydressing_core.refusals import refusal
 from .garment import TRAINING_FREE, AnyDressing, Garment, Level, Origin
 from .garment_encode import AnyDressingGarmentEncode
 from .inputs import line, require_anydressing, require_garment, require_model
+from .loader import file_on_disk
 from .notes import tell
 from .types import CATEGORY, SEARCH_ALIASES, AnyDressingWire, GarmentWire
 from .unet import unet_digest, unet_shape
@@ -68,7 +70,7 @@ class AnyDressingSaveGarment(io.ComfyNode):
             raise ValueError(f"garment: {error}") from error
         name = path.relative_to(Path(folder_paths.get_output_directory()))
         tell(cls, f"{name} holds the {garment.slot} garment, {size / 1e6:.0f} MB.")
-        image = content.picture[None, ..., :3].float() / 255
+        image = _as_image(content.picture[..., :3])
         return io.NodeOutput(ui=ui.PreviewImage(image, cls=cls))
 
 
@@ -115,9 +117,7 @@ class AnyDressingLoadGarment(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, garment: str, **others: Any) -> Any:
         """Load again when the file on disk is another one under the same name."""
-        path = folder_paths.get_full_path(FOLDER, garment)
-        status = Path(path).stat() if path else None
-        return (status.st_mtime_ns, status.st_size, status.st_ino) if status else garment
+        return file_on_disk(FOLDER, garment)
 
     @classmethod
     def execute(
@@ -136,7 +136,7 @@ class AnyDressingLoadGarment(io.ComfyNode):
         except ValueError as error:
             raise ValueError(f"garment: {error}") from error
         why = _why_unfit(found.info, model, anydressing)
-        image = found.picture[None, ..., :3].float() / 255
+        image = _as_image(found.picture[..., :3])
         shown = ui.PreviewImage(image, cls=cls)
         if not why:
             tell(
@@ -266,6 +266,11 @@ def _why_unfit(info: GarmentInfo, model: Any, anydressing: AnyDressing) -> str:
     return ""
 
 
+def _as_image(picture: Tensor) -> Tensor:
+    """A picture in 8 bits, (H, W, 3 or 4), as an IMAGE in [0, 1]."""
+    return picture[None].float() / 255
+
+
 @torch.inference_mode()
 def _read_again(file: GarmentFile, model: Any, anydressing: AnyDressing, vae: Any, clip: Any) -> Garment:
     """Read a garment's own picture as it was read before, with another checkpoint or file."""
@@ -275,7 +280,7 @@ def _read_again(file: GarmentFile, model: Any, anydressing: AnyDressing, vae: An
         model,
         vae,
         anydressing,
-        picture[None].float() / 255,
+        _as_image(picture),
         info.slot,
         size="custom",
         height=picture.shape[0],
