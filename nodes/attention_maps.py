@@ -107,10 +107,11 @@ class _Record:
         """Every garment's slot, in the order of the maps."""
         return [slot for dressing in self.dressings for slot in dressing.slots]
 
-    def __call__(self, dressing: Dressing, site: str, active: list[int], maps: Tensor) -> None:
-        """Add a site's maps (B, h, w, N) of the garments that take part; several prompts count alike."""
-        grids = {one.key: one.grid(*self.size) for one in dressing.shape.sites}
-        if tuple(maps.shape[1:3]) != grids[site]:
+    def __call__(self, dressing: Dressing, active: list[int], maps: Tensor, size: tuple[int, int]) -> None:
+        """Add a site's maps (B, h, w, N) of the garments that take part; several prompts count alike. size: of the latent
+        that they are of.
+        """
+        if size != self.size:
             raise refusal(
                 "positive:",
                 "a prompt covers only an area of the picture, so it cannot be mapped",

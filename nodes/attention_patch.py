@@ -29,8 +29,8 @@ from .regions import regions_of_conditions
 from .sampling_run import SamplingRun, rows_of, run_of, watch_run
 from .unet import dtype_of
 
-Recorder = Callable[["Dressing", str, list[int], Tensor], None]
-"""Told at every dressed site: whose garments, the site's key, which of them take part, and A_k (B, h, w, N)."""
+Recorder = Callable[["Dressing", list[int], Tensor, tuple[int, int]], None]
+"""Told at every dressed site: whose garments, which of them take part, A_k (B, h, w, N), and h, w of the latent."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Dressing:
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if reference is not None and run is not None:
             conditional = [row if seen else None for row, seen in zip(rows_of(options), rows, strict=True)]
-            learn(run, self, conditional, self.shape, reference, (x.shape[-2], x.shape[-1]))
+            learn(run, self, conditional, reference, (x.shape[-2], x.shape[-1]))
         return out
 
     def _active_garments(self, sampling: Any, options: dict[str, Any]) -> list[int]:

@@ -83,7 +83,7 @@ class DressedCall:
         ComfyUI's TorchCompileModel drops every guard on transformer_options, so a compiled U-Net would ignore garments
         or keep those of an earlier run. The names of keyword arguments are guarded; the U-Net ignores their values.
         """
-        told = None if self.reference is None else (bool(self.reference.biases), self.reference.word_keys is not None)
+        told = None if self.reference is None else (self.reference.biases is not None, self.reference.word_keys is not None)
         structure = (self.worn.rows, self.worn.active, layout, told)
         count = sum(name.startswith(f"{KEY}_") for name in taken)
         return f"{KEY}_{count}_{zlib.crc32(repr(structure).encode()):08x}"
@@ -99,9 +99,8 @@ class DressedCall:
                 return _with_terms(self._own(previous, q, k, v, extra), terms)
             if previous is None and not takes_only_plain_heads(extra):
                 return _with_terms(self._joint(reference, key, q, k, v, spans, extra), terms)
-            self._refuse_moved_tokens(key, q)
-            rows = _row_by_row(k, q)
-            parts = [reference.part(key, q, rows, span, attend_with(extra, True)) for span in spans]
+            grid, rows = self._place_tokens(key, q, extra), _row_by_row(k, q)
+            parts = [reference.part(key, grid, q, rows, span, attend_with(extra, True)) for span in spans]
             if self.worn.trained is None:
                 for part in parts:
                     self._tell(key, part.maps, extra)
@@ -128,11 +127,11 @@ class DressedCall:
         extra: dict[str, Any],
     ) -> Tensor:
         """One softmax over the picture's tokens and the garments' on the conditional rows, the plain one on the others."""
-        self._refuse_moved_tokens(key, q)
+        grid = self._place_tokens(key, q, extra)
         k, v = _row_by_row(k, q), _row_by_row(v, q)
 
         def joint(place: int) -> Tensor:
-            out, maps = reference.joint(key, q, k, v, spans[place], attend_with(extra, True))
+            out, maps = reference.joint(key, grid, q, k, v, spans[place], attend_with(extra, True))
             if self.worn.trained is None:
                 self._tell(key, maps, extra)
             return out
@@ -144,8 +143,9 @@ class DressedCall:
         assert reference is not None
 
         def attend(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-            if q.shape[0] == self.size[0] == k.shape[0]:
-                reference.look(q, k, self.shape.heads)
+            grid = self._grid_of(key, q, extra)
+            if q.shape[0] == self.size[0] == k.shape[0] and grid is not None:
+                reference.look(grid, q, k, self.shape.heads)
             return self._own(previous, q, k, v, extra)
 
         return attend
@@ -165,7 +165,7 @@ class DressedCall:
         if not spans:
             return []
         garments = self.worn.trained.at(key, q).select(self.worn.active)
-        regions = self._regions_at_site(key, q)
+        regions = self._regions_at_site(key, q, extra)
         terms: list[tuple[slice, Tensor]] = []
         for span in spans:
             masks = None if regions is None else regions[span]
@@ -178,35 +178,43 @@ class DressedCall:
 
     def _tell(self, key: str, maps: Tensor, extra: dict[str, Any]) -> None:
         if RECORDER in extra:
-            extra[RECORDER](self.worn.who, key, self.worn.active, self._as_picture(key, maps))
+            grid = self._grid_of(key, maps, extra)
+            if grid is None:
+                remedy = "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens."
+                raise _moved("model:", "so it cannot be mapped", maps, remedy)
+            size = (self.size[-2], self.size[-1])
+            extra[RECORDER](self.worn.who, self.worn.active, maps.unflatten(1, grid), size)
 
-    def _regions_at_site(self, key: str, q: Tensor) -> Tensor | None:
+    def _regions_at_site(self, key: str, q: Tensor, extra: dict[str, Any]) -> Tensor | None:
         """The masks on this site's grid, one row for each row of q: (B, L, N)."""
         if self.worn.regions is None:
             return None
-        grid = self._grid(key, q.shape[1], "region:", "so a region cannot be placed", NO_REGIONS)
+        grid = self._place_tokens(key, q, extra)
+        assert grid is not None
         batch = q.shape[0] // len(self.worn.rows)
         per_row = [torch.stack([region_on_grid(mask, grid) for mask in masks], dim=-1) for masks in self.worn.regions]
         return torch.stack(per_row).repeat_interleave(batch, dim=0)
 
-    def _refuse_moved_tokens(self, key: str, q: Tensor) -> None:
-        """Raise ValueError where a region cannot be placed; a place that cannot is left out."""
-        if self.worn.regions is not None:
-            self._grid(key, q.shape[1], "region:", "so a region cannot be placed", NO_REGIONS)
+    def _place_tokens(self, key: str, q: Tensor, extra: dict[str, Any]) -> tuple[int, int] | None:
+        """The grid of q (B, L, C), None without one. Raises ValueError where a region needs it; other places are left out."""
+        grid = self._grid_of(key, q, extra)
+        if grid is None and self.worn.regions is not None:
+            raise _moved("region:", "so a region cannot be placed", q, NO_REGIONS)
+        return grid
 
-    def _as_picture(self, key: str, maps: Tensor) -> Tensor:
-        """Maps (B, L, N) on their site's grid: (B, h, w, N)."""
-        remedy = "give AnyDressing Attention Maps the MODEL without the node that tiles or merges tokens."
-        return maps.unflatten(1, self._grid(key, maps.shape[1], "model:", "so it cannot be mapped", remedy))
-
-    def _grid(self, key: str, tokens: int, name: str, so: str, remedy: str) -> tuple[int, int]:
-        """A site's height and width in tokens. Raises ValueError where tokens were moved, merged or cut into tiles."""
+    def _grid_of(self, key: str, tokens: Tensor, extra: dict[str, Any]) -> tuple[int, int] | None:
+        """Height and width of the grid in which tokens (B, L, any) of a site lie: its own, or that of a U-Net that something
+        shrank (Kohya's Deep Shrink); None where they were moved, merged or cut into tiles.
+        """
         site = next(site for site in self.shape.sites if site.key == key)
-        height, width = site.grid(self.size[-2], self.size[-1])
-        if tokens != height * width:
-            why = f"A layer of {height} x {width} tokens was asked about {tokens}."
-            raise refusal(name, f"this MODEL rearranges its attention (HyperTile, ToMe), {so}", why, remedy)
-        return height, width
+        shrunk = extra.get("activations_shape") or self.size
+        grids = (site.grid(self.size[-2], self.size[-1]), (shrunk[-2], shrunk[-1]))
+        return next((grid for grid in grids if grid[0] * grid[1] == tokens.shape[1]), None)
+
+
+def _moved(name: str, so: str, tokens: Tensor, remedy: str) -> ValueError:
+    why = f"A layer was asked about {tokens.shape[1]} tokens, which is not the number that it has."
+    return refusal(name, f"this MODEL rearranges its attention (HyperTile, ToMe), {so}", why, remedy)
 
 
 def _row_by_row(x: Tensor, q: Tensor) -> Tensor:

@@ -251,6 +251,13 @@ def tome(studio, model):
     return studio.stock("nodes_tomesd", "TomePatchModel", model, 0.5)
 
 
+def deep_shrink(studio, model):
+    """Kohya's: the U-Net's inner layers see a smaller picture, for as long as it says; here always."""
+    shrunk = {"block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 1.0}
+    methods = {"downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}
+    return studio.stock("nodes_model_downscale", "PatchModelAddDownscale", model, **shrunk, **methods)
+
+
 def free_lunch(studio, model, name):
     """FreeU looks for 4x and 2x the model's base width; the reduced model has the base width alone, so it is halved."""
     config = model.model.model_config.unet_config
@@ -300,7 +307,7 @@ def lcm(studio, model):
     return studio.stock("nodes_model_advanced", "ModelSamplingDiscrete", model, "lcm", False)
 
 
-PATCHES = [sag, pag, hypertile, tome, freeu, freeu_v2, attention_multiply, style_lora, ip_adapter, lcm]
+PATCHES = [sag, pag, hypertile, tome, deep_shrink, freeu, freeu_v2, attention_multiply, style_lora, ip_adapter, lcm]
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.__name__)
@@ -556,6 +563,20 @@ def test_a_region_under_hypertile_is_refused_with_the_way_out(studio):
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=r"(?s)region: .*HyperTile.*What to do: remove the region"):
         studio.sample(model, latent={"samples": torch.zeros(1, 4, 16, 16)})
+
+
+def test_a_region_finds_its_place_in_a_shrunken_unet(studio):
+    """Deep Shrink's layers have grids that no site has by itself."""
+    latent = {"samples": torch.zeros(1, 4, 24, 16)}
+    plain = studio.first_step(deep_shrink(studio, studio.model), latent=latent)
+
+    def upper_share(top):
+        garment = studio.settings(studio.garments[0], region=half_mask(top))
+        dressed = studio.first_step(deep_shrink(studio, studio.dress(garments=[garment])), latent=latent)
+        changes = [(a - b).abs() for (name, a), (_, b) in zip(plain, dressed, strict=True) if name == "positive"]
+        return changes[0][:, :12].sum() / changes[0].sum()
+
+    assert upper_share(True) > 1.2 * upper_share(False)
 
 
 # --- the user's attention -------------------------------------------------------------------------------------------

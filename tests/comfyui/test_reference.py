@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import importlib
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -231,6 +232,17 @@ def test_a_region_overrides_the_words(studio):
         studio.sample(studio.dress(garments=[upper, lower])),
         studio.sample(studio.dress(garments=[studio.settings(upper, region=nowhere_but_top), lower])),
     )
+
+
+def test_places_are_found_in_a_shrunken_unet(studio):
+    """Under Deep Shrink, from the first step to the last: with `clip` the picture is another than without."""
+    shrunk = {"block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 1.0}
+    methods = {"downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}
+    shrink = partial(studio.stock, "nodes_model_downscale", "PatchModelAddDownscale", **shrunk, **methods)
+    latent = {"samples": torch.zeros(1, 4, 24, 16)}
+    placed, everywhere = (studio.garment("upper", clip=clip) for clip in (studio.clip, None))
+    pictures = [studio.sample(shrink(studio.dress(garments=[one])), latent=latent) for one in (placed, everywhere)]
+    assert not torch.equal(*pictures)
 
 
 def test_tiles_and_windows_are_told_to_have_no_places(studio, caplog):
