@@ -24,7 +24,7 @@ from comfyui_anydressing.anydressing_core.defaults import STRENGTH
 from comfyui_anydressing.anydressing_core.garment_kv import GarmentKV, scaled_dot_product
 from comfyui_anydressing.anydressing_core.latents import latent_size
 from comfyui_anydressing.anydressing_core.noise_levels import LEVELS
-from comfyui_anydressing.anydressing_core.places import on_grid, words_for
+from comfyui_anydressing.anydressing_core.places import on_grid
 from comfyui_anydressing.anydressing_core.reference_attention import (
     CONTRAST,
     WITH_FILE,
@@ -95,7 +95,7 @@ class ReferenceArm:
     levels: int | None = LEVELS
     stages: tuple[str, ...] = ("up",)
     text: Literal["empty", "caption", "silent"] = "empty"
-    places: Literal["words", "slot", "prompt", "true", "none"] = "words"
+    places: Literal["slot", "kind", "prompt", "true", "none"] = "slot"
     start: float = 0.0
     foreground: bool = True
     half: bool = False
@@ -127,7 +127,7 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "contrast_2": replace(_DEFAULT, title="keys times 2", contrast=2.0, ways=FREE),
         "added": replace(_DEFAULT, title="a second term is added, as by the file", added=STRENGTH, ways=FREE),
         "no_places": replace(_DEFAULT, title="no places", places="none", ways=FREE),
-        "slot_words": replace(_DEFAULT, title="places by the slots' own words", places="slot", ways=FREE),
+        "kind_words": replace(_DEFAULT, title="places by the garments' kinds, as the prompt names them", places="kind"),
         "prompt_places": replace(
             _DEFAULT, title="places by the words' positions in the prompt", places="prompt", ways=FREE
         ),
@@ -259,8 +259,8 @@ def encode(
 ) -> EncodedGarment:
     """A garment with the words, or the region, that an arm gives it."""
     garment = encode_garment(slot, worn, wearer, preparation, base, half)
-    if arm.places == "slot":
-        return replace(garment, words=base.encode_words(words_for(slot)))
+    if arm.places == "kind":
+        return replace(garment, words=base.encode_words(worn.labels.garments[slot].kind))
     if arm.places == "prompt":
         return replace(garment, words=_in_prompt(base, wearer.caption, wearer.labels.garments[slot].kind))
     if arm.places == "true":

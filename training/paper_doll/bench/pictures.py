@@ -28,6 +28,7 @@ from ....anydressing_core.atomic_write import write_atomically
 from ....anydressing_core.canvas import lay_out
 from ....anydressing_core.latents import CELL, half_size
 from ....anydressing_core.pixels import as_signed, bytes_of
+from ....anydressing_core.places import words_for
 from ....anydressing_core.refusals import quote, refusal
 from ...base.model import BaseModel
 from ...model.dresser import Dresser, Preparation
@@ -72,10 +73,10 @@ def anew_mask(masks: Sequence[np.ndarray[Any, Any]]) -> Tensor:
 def encode_garment(
     slot: str, worn: Sample, wearer: Sample, preparation: Preparation, base: BaseModel, half: bool
 ) -> EncodedGarment:
-    """A garment laid flat, called by its kind. worn: whose it is. wearer: who is dressed in it. half: at half its size."""
+    """A garment laid flat, called by its slot's own word. worn: whose it is. wearer: who is dressed in it. half: at half its size."""
     height, width = half_size(preparation.resolution) if half else preparation.resolution
     canvas = lay_out(as_signed(worn.garments[slot].flat_lay)[None], height, width)
-    words = base.encode_words(worn.labels.garments[slot].kind)
+    words = base.encode_words(words_for(slot))
     return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells, words)
 
 
