@@ -13,6 +13,7 @@ from PIL import Image
 from .client import ComfyClient, Event, Prompt, Result
 from .comfyui import CHECKOUT, ComfyUIMissingError, find_or_fetch
 from .contact_sheet import contact_sheet
+from .layouts import LAYOUTS
 from .prompts import garment_pictures, undressed
 from .server import BASE, PACK, ComfyServer, ServerDiedError, has_accelerator, stop_politely
 
@@ -54,7 +55,7 @@ def demo() -> None:
     PICTURE.parent.mkdir(exist_ok=True)
     sheet.save(PICTURE)
     print(f"\nThe picture is {PICTURE.relative_to(CHECKOUT)}.")
-    print(f"To open the same workflow in your browser: make ui ({WORKFLOW}, under Templates -> {PACK})")
+    print(f"To open the same workflow in your browser: make ui ({LAYOUTS[WORKFLOW].name}, under Templates -> {PACK})")
 
 
 def demo_server() -> ComfyServer:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Turns the prompts in workflows/api into the workflows that artists open, with the real frontend.
 
-`python -m dev.export_workflows [NAME ...]` writes workflows/NAME.json for each (for all, when none is named), with the note in
-workflows/notes/NAME.md beside its nodes, and NAME.jpg, which the template browser shows.
+`python -m dev.export_workflows [NAME ...]` writes each (all, when none is named) as artists find it, under the name of its
+layout: the workflow with the note in workflows/notes/NAME.md beside its nodes, and the picture that the template browser shows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from PIL import Image
 from .client import ComfyClient, Prompt
 from .comfyui import CHECKOUT, PINNED, find_or_fetch, version_of
 from .frontend import Frontend, Workflow
-from .layouts import LAYOUTS, laid_out
-from .prompts import OWN_GARMENTS, garment_pictures
+from .layouts import LAYOUTS, Layout, awake, laid_out
+from .prompts import garment_pictures
 from .random_checkpoint import build_in_subprocess
 from .server import ComfyServer
 
@@ -33,13 +33,22 @@ DOWNLOADS = {
         "url": "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
         "v1-5-pruned-emaonly-fp16.safetensors",
         "directory": "checkpoints",
-    }
+    },
+    "control_v11p_sd15_openpose_fp16.safetensors": {
+        "name": "control_v11p_sd15_openpose_fp16.safetensors",
+        "url": "https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/"
+        "control_v11p_sd15_openpose_fp16.safetensors",
+        "directory": "controlnet",
+    },
 }
-"""What the frontend offers to download when an artist lacks it; the same file as in ComfyUI's own first workflow."""
+"""What the frontend offers to download when an artist lacks it; the same files as in ComfyUI's own workflows."""
 
 FLAGS = ["--use-pytorch-cross-attention"]  # on a CPU two to three times as fast
-NODE_PACK = "anydressing"  # our name in the Comfy Registry
-NODE_PACK_VERSION = "0.1.0"
+PACKS = {"AnyDressing": ("anydressing", "0.1.0"), "IPAdapter": ("comfyui_ipadapter_plus", "2.0.0")}
+"""Names in the Comfy Registry, and versions, by how a node's type begins; all others are ComfyUI's own."""
+
+STAND_INS = sorted(path for path in (CHECKOUT / "dev" / "stand_ins").iterdir() if path.is_dir())
+"""Packs of others that workflows name."""
 
 
 def main(names: list[str]) -> int:
@@ -53,24 +62,24 @@ def main(names: list[str]) -> int:
     paths = [WORKFLOWS / "api" / f"{name}.json" for name in names or known]
     with (
         tempfile.TemporaryDirectory() as base,
-        ComfyServer(comfyui, Path(base), models=build_in_subprocess(comfyui), flags=FLAGS) as server,
+        ComfyServer(comfyui, Path(base), models=build_in_subprocess(comfyui), packs=STAND_INS, flags=FLAGS) as server,
     ):
-        for picture in sorted(OWN_GARMENTS.glob("*.png")):
-            server.upload_image(picture)
+        server.upload_image(comfyui / "input" / "example.png")  # which every ComfyUI has
         with Frontend(server) as frontend:
             failed = [path.stem for path in paths if not export(path, server, frontend, version_of(comfyui))]
     return 1 if failed else 0
 
 
 def export(path: Path, server: ComfyClient, frontend: Frontend, core_version: str) -> bool:
-    """Write one workflow beside `api/`; say whether it comes back as the same prompt."""
+    """Write one workflow beside `api/`; say whether it comes back as the same prompt, without what is muted."""
     api: Prompt = json.loads(path.read_text(encoding="utf-8"))
+    layout = LAYOUTS[path.stem]
     noted = with_note(frontend.api_to_ui(api, path.stem), path.stem)
-    workflow = finished(laid_out(noted, LAYOUTS[path.stem]), path.stem, core_version)
-    target = WORKFLOWS / path.name
+    workflow = finished(laid_out(noted, layout), path.stem, core_version)
+    target = WORKFLOWS / f"{layout.name}.json"
     target.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    thumbnail(server, api).save(target.with_suffix(".jpg"), quality=85)
-    lost = list(differences(api, frontend.ui_to_api(workflow)))
+    thumbnail(server, awake(api, layout), layout).save(target.with_suffix(".jpg"), quality=85)
+    lost = list(differences(awake(api, layout), frontend.ui_to_api(workflow)))
     print(f"{target.relative_to(CHECKOUT)}: {len(workflow['nodes'])} nodes", *lost, sep="\n  ")
     return not lost
 
@@ -81,8 +90,8 @@ def finished(workflow: Workflow, name: str, core_version: str) -> Workflow:
     By these the frontend tells an artist who lacks a node which pack to install.
     """
     for node in workflow["nodes"]:
-        ours = node["type"].startswith("AnyDressing")
-        pack = (NODE_PACK, NODE_PACK_VERSION) if ours else ("comfy-core", core_version)
+        packs = (pack for start, pack in PACKS.items() if node["type"].startswith(start))
+        pack = next(packs, ("comfy-core", core_version))
         node["properties"] |= dict(zip(("cnr_id", "ver"), pack, strict=True))
         node["properties"].pop("aux_id", None)
         wanted = [DOWNLOADS[value] for value in node.get("widgets_values", []) if str(value) in DOWNLOADS]
@@ -109,28 +118,37 @@ def with_note(workflow: Workflow, name: str) -> Workflow:
     return {**workflow, "nodes": [note, *workflow["nodes"]], "last_node_id": note["id"]}
 
 
-def thumbnail(server: ComfyClient, api: Prompt) -> Image.Image:
-    """Return what the template browser shows: the garments in a column, and who wears them.
+def thumbnail(server: ComfyClient, api: Prompt, layout: Layout) -> Image.Image:
+    """Return what the template browser shows: the garments in a column, and who wears them, from left to right.
 
     Garments alone where that takes the artist's own checkpoint, which nobody has here.
     """
     runs = not any(node["class_type"] == "CheckpointLoaderSimple" for node in api.values())
-    dressed = server.run(api).check().images if runs else {}
-    people = [
-        Image.open(io.BytesIO(dressed[key][0])) for key in sorted(dressed) if api[key]["class_type"] == "SaveImage"
-    ]
-    garments = [Image.open(path) for path in garment_pictures(api)]
-    tall = 576
-    small = tall // max(2, len(garments))
-    sheet = Image.new("RGB", (round(small * 3 / 4) + round(tall * 3 / 4) * len(people), tall), "white")
-    for index, garment in enumerate(garments):
-        sheet.paste(
-            garment.convert("RGB").resize((round(small * 3 / 4), small), Image.Resampling.LANCZOS), (0, small * index)
-        )
-    for index, person in enumerate(people):
-        place = (round(small * 3 / 4) + round(tall * 3 / 4) * index, 0)
-        sheet.paste(person.convert("RGB").resize((round(tall * 3 / 4), tall), Image.Resampling.LANCZOS), place)
+    shown = server.run(api).check().images if runs else {}
+    keys = [lies.key for _, column in layout.columns for lies in column]
+    people = [shown[key][0] for key in keys if key in shown and api[key]["class_type"] in ("SaveImage", "PreviewImage")]
+    garments = garment_pictures(api)
+    small = TALL // max(2, len(garments))
+    column = [_in_height(Image.open(path), small) for path in garments]
+    pictures = [Image.open(io.BytesIO(person)) for person in people]
+    tallest = max((picture.height for picture in pictures), default=1)
+    row = [_in_height(picture, TALL * picture.height // tallest) for picture in pictures]
+    sheet = Image.new("RGB", (column[0].width + sum(person.width for person in row), TALL), "white")
+    for index, garment in enumerate(column):
+        sheet.paste(garment, (0, small * index))
+    left = column[0].width
+    for person in row:
+        sheet.paste(person, (left, 0))
+        left += person.width
     return sheet
+
+
+TALL = 576  # of a thumbnail, in pixels
+
+
+def _in_height(picture: Image.Image, height: int) -> Image.Image:
+    width = round(picture.width * height / picture.height)
+    return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
 def differences(expected: Prompt, got: Prompt) -> Iterable[str]:

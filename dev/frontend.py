@@ -48,6 +48,7 @@ NODES = """() => {
     const offered = (w, n) => typeof w.options?.values === 'function' ? w.options.values(w, n) : w.options?.values
     const walk = graph => {
         for (const n of graph._nodes) {
+            if (n.mode === 2) continue  // muted: it may name what an artist has yet to make
             const combos = (n.widgets || []).filter(w => w.type === 'combo' && Array.isArray(offered(w, n)))
             facts.push({
                 id: String(n.id), type: n.type, red: !!n.has_errors,

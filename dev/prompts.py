@@ -9,20 +9,15 @@ from typing import Any
 from .client import Prompt
 from .comfyui import CHECKOUT
 
-OWN_GARMENTS = CHECKOUT / "workflows" / "garments"  # for LoadImage
-DOLLS_GARMENTS = CHECKOUT / "demo" / "garments"  # for AnyDressing Example Garment
+OWN_GARMENTS = CHECKOUT / "workflows" / "garments"
+DOLLS_GARMENTS = CHECKOUT / "demo" / "garments"
+EXAMPLE = "AnyDressingExampleGarment"
 
 
 def garment_pictures(prompt: Prompt) -> list[Path]:
-    """Return the shipped pictures that a prompt loads, in the order of its nodes."""
-    paths: list[Path] = []
-    for node in prompt.values():
-        if node["class_type"] == "LoadImage":
-            paths.append(OWN_GARMENTS / node["inputs"]["image"])
-        elif node["class_type"] == "AnyDressingExampleGarment":
-            name = f"{node['inputs']['garment']}.png"
-            paths += [folder / name for folder in (DOLLS_GARMENTS, OWN_GARMENTS) if (folder / name).is_file()]
-    return paths
+    """Return the example garments that a prompt loads, in the order of its nodes."""
+    names = [f"{node['inputs']['garment']}.png" for node in prompt.values() if node["class_type"] == EXAMPLE]
+    return [folder / name for name in names for folder in (DOLLS_GARMENTS, OWN_GARMENTS) if (folder / name).is_file()]
 
 
 def undressed(prompt: Prompt) -> Prompt:

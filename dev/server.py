@@ -37,7 +37,8 @@ class ComfyServer(ComfyClient):
     """A ComfyUI server for the time of a `with` block, reached on 127.0.0.1 alone.
 
     comfyui: ComfyUI's folder. base: its private folders for input, output, user and custom nodes, made when missing.
-    models: a models folder to read besides `base / "models"`. flags: further flags of ComfyUI's main.py.
+    models: a models folder to read besides `base / "models"`. packs: folders of further custom nodes. flags: further flags of
+    ComfyUI's main.py.
     """
 
     def __init__(
@@ -46,18 +47,19 @@ class ComfyServer(ComfyClient):
         base: Path,
         *,
         models: Path | None = None,
+        packs: Sequence[Path] = (),
         flags: Sequence[str] = (),
         say: Callable[[str], None] = print,
     ):
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
         self.comfyui, self.base, self.port, self.say = comfyui, base.absolute(), port, say
-        self.models, self.flags = models, flags
+        self.models, self.packs, self.flags = models, (CHECKOUT, *packs), flags
         self.log = self.base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ComfyServer:
-        prepare_base(self.base, self.models)
+        prepare_base(self.base, self.models, self.packs)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command(), cwd=self.comfyui, env=environment(), stdout=log, stderr=log, start_new_session=True
@@ -145,15 +147,16 @@ class ComfyServer(ComfyClient):
             time.sleep(0.25)
 
 
-def prepare_base(base: Path, models: Path | None) -> None:
-    """Make the server's folders, link this checkout into custom_nodes and name the further models folder."""
+def prepare_base(base: Path, models: Path | None, packs: Sequence[Path] = (CHECKOUT,)) -> None:
+    """Make the server's folders, link packs, this checkout among them, into custom_nodes, and name the further models."""
     for folder in ("custom_nodes", "models", "input", "output", "temp", "user/default"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    link = base / "custom_nodes" / PACK
-    if link.is_symlink() and link.resolve() != CHECKOUT.resolve():
-        link.unlink()  # the checkout has moved
-    if not link.exists():
-        link.symlink_to(CHECKOUT, target_is_directory=True)
+    for pack in packs:
+        link = base / "custom_nodes" / (PACK if pack == CHECKOUT else pack.name)
+        if link.is_symlink() and link.resolve() != pack.resolve():
+            link.unlink()  # the checkout has moved
+        if not link.exists():
+            link.symlink_to(pack, target_is_directory=True)
     settings = base / "user" / "default" / "comfy.settings.json"
     if not settings.exists():
         settings.write_text(json.dumps(SETTINGS), encoding="utf-8")

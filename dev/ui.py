@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import sys
 import time
+from urllib.parse import quote
 
 from .comfyui import ComfyUIMissingError
 from .demo import WORKFLOW, demo_server
-from .prompts import OWN_GARMENTS
+from .layouts import LAYOUTS
 from .server import PACK, ComfyServer, ServerDiedError, stop_politely
 
 
@@ -18,10 +19,9 @@ def main() -> int:
     try:
         print("Starting ComfyUI", flush=True)
         with demo_server() as server:
-            for picture in sorted(OWN_GARMENTS.glob("*.png")):
-                server.upload_image(picture)
-            print(f"\nOpen {server.url}/?template={WORKFLOW}&source={PACK} in your browser and press Run.")
-            print(f"The same workflow is under Templates -> {PACK} -> {WORKFLOW}.")
+            name = LAYOUTS[WORKFLOW].name
+            print(f"\nOpen {server.url}/?template={quote(name)}&source={PACK} in your browser and press Run.")
+            print(f"The same workflow is under Templates -> {PACK} -> {name}.")
             print(f"Its log is {server.log}. Ctrl-C stops it.", flush=True)
             wait_for_end(server)
     except (ComfyUIMissingError, ServerDiedError) as error:

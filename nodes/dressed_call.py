@@ -83,7 +83,8 @@ class DressedCall:
         ComfyUI's TorchCompileModel drops every guard on transformer_options, so a compiled U-Net would ignore garments
         or keep those of an earlier run. The names of keyword arguments are guarded; the U-Net ignores their values.
         """
-        told = None if self.reference is None else (self.reference.biases is not None, self.reference.word_keys is not None)
+        call = self.reference
+        told = None if call is None else (call.biases is not None, call.word_keys is not None)
         structure = (self.worn.rows, self.worn.active, layout, told)
         count = sum(name.startswith(f"{KEY}_") for name in taken)
         return f"{KEY}_{count}_{zlib.crc32(repr(structure).encode()):08x}"

@@ -24,7 +24,6 @@ from ..anydressing_core.reference_attention import (
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .sampling_run import Row, SamplingRun
 
-
 Grid = tuple[int, int]
 
 
@@ -64,9 +63,7 @@ class ReferenceCall:
         garments, bias = self._at(site, grid, q, span)
         return reference_attention(q[span], k[span], v[span], garments, bias, attend=attend)
 
-    def part(
-        self, site: str, grid: Grid | None, q: Tensor, k: Tensor, span: slice, attend: Attend
-    ) -> GarmentsPart:
+    def part(self, site: str, grid: Grid | None, q: Tensor, k: Tensor, span: slice, attend: Attend) -> GarmentsPart:
         """The garments' part alone, of some rows."""
         garments, bias = self._at(site, grid, q, span)
         return garments_part(q[span], k[span], garments, bias, attend=attend)

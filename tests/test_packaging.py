@@ -65,7 +65,7 @@ def archive(root, require):
 
     def listed(*more):
         command = ["git", "ls-files", "--cached", *more]
-        return set(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.split())
+        return set(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines())
 
     return listed() - listed("--ignored", "--exclude-from=.comfyignore")
 
@@ -95,10 +95,10 @@ def test_the_command_runs_from_anywhere_and_imports_no_torch(wheel, tmp_path):
 
 
 def test_there_is_one_version(root):
-    from dev.export_workflows import NODE_PACK_VERSION
+    from dev.export_workflows import PACKS
 
     stated = re.search(r'^version = "(.*)"', (root / "pyproject.toml").read_text(), re.MULTILINE).group(1)
-    assert stated == VERSION == NODE_PACK_VERSION
+    assert stated == VERSION == PACKS["AnyDressing"][1]
 
 
 def test_the_packs_requirements_are_the_projects(root):

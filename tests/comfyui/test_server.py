@@ -18,6 +18,8 @@ from PIL import Image
 
 from dev import node_texts
 from dev.comfyui import OLDEST, PINNED, find_or_fetch
+from dev.export_workflows import STAND_INS
+from dev.layouts import LAYOUTS, awake
 from dev.server import ComfyServer
 
 pytestmark = pytest.mark.comfyui
@@ -36,7 +38,10 @@ def running(tmp_path_factory, random_models, comfyui_path, root):
             comfyui = comfyui_path if release == PINNED else find_or_fetch(release)
             flags = ["--use-pytorch-cross-attention", "--preview-method", "none"]
             base = tmp_path_factory.mktemp("base")
-            server = servers.enter_context(ComfyServer(comfyui, base, models=random_models, flags=flags))
+            server = servers.enter_context(
+                ComfyServer(comfyui, base, models=random_models, packs=STAND_INS, flags=flags)
+            )
+            server.upload_image(comfyui / "input" / "example.png")  # which every ComfyUI has
             for name in ("upper_breton", "lower_denim", "hat_straw", "upper_logo_tee"):
                 server.upload_image(root / "workflows" / "garments" / f"{name}.png")
             return server
@@ -52,7 +57,7 @@ def server(request, running):
 @pytest.fixture(scope="module")
 def shipped(root):
     """The artist's first workflow, on our random checkpoint."""
-    prompt = json.loads((root / "workflows" / "api" / "10_sd15_two_garments.json").read_text(encoding="utf-8"))
+    prompt = json.loads((root / "workflows" / "api" / "11_own_checkpoint.json").read_text(encoding="utf-8"))
     prompt[CHECKPOINT]["inputs"]["ckpt_name"] = "anydressing_random_sd15.safetensors"
     return prompt
 
@@ -183,28 +188,24 @@ def test_the_garments_are_shown_as_the_network_sees_them(server, graph):
     assert Image.open(io.BytesIO(result.images[UPPER][0])).size == (72, 96)
 
 
-SHIPPED = (
-    "01_two_garments",
-    "02_one_garment",
-    "03_three_garments",
-    "04_with_and_without_file",
-    "10_sd15_two_garments",
-)
+OURS = {
+    "CheckpointLoaderSimple": {"ckpt_name": "anydressing_random_sd15.safetensors"},
+    "ControlNetLoader": {"control_net_name": "anydressing_random_controlnet.safetensors"},
+    "LoraLoader": {"lora_name": "anydressing_random_style_lora.safetensors"},
+    "KSampler": {"steps": 1},
+}
+SMALL = {
+    "EmptyLatentImage": {"width": 64, "height": 96},
+    "AnyDressingGarmentEncode": {"size": "custom", "width": 64, "height": 96},
+}
 
 
 def small(root, name):
-    """A shipped workflow on what is here, in two steps; the artist's own at 64 x 96."""
-    prompt = json.loads((root / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    """A shipped workflow on what is here, in one step; an artist's own checkpoint draws 64 x 96."""
+    prompt = awake(json.loads((root / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8")), LAYOUTS[name])
+    changes = OURS | (SMALL if of_kind(prompt, "CheckpointLoaderSimple") else {})
     for node in prompt.values():
-        inputs = node["inputs"]
-        if node["class_type"] == "KSampler":
-            inputs["steps"] = 2
-        elif node["class_type"] == "CheckpointLoaderSimple":
-            inputs["ckpt_name"] = "anydressing_random_sd15.safetensors"
-        elif node["class_type"] == "EmptyLatentImage" and name.startswith("10"):
-            inputs.update(width=64, height=96)
-        elif node["class_type"] == "AnyDressingGarmentEncode" and name.startswith("10"):
-            inputs.update(size="custom", width=64, height=96)
+        node["inputs"] |= changes.get(node["class_type"], {})
     return prompt
 
 
@@ -227,11 +228,26 @@ def picture_of(result, prompt):
 
 
 def test_these_are_all_shipped_workflows(root):
-    assert sorted(path.stem for path in (root / "workflows" / "api").glob("*.json")) == list(SHIPPED)
+    assert sorted(path.stem for path in (root / "workflows" / "api").glob("*.json")) == sorted(LAYOUTS)
+    assert sorted(path.stem for path in (root / "workflows").glob("*.json")) == sorted(
+        one.name for one in LAYOUTS.values()
+    )
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_node_of_a_workflow_is_there_with_its_inputs(server, root, name):
+    known = server.object_info()
+    for node in json.loads((root / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8")).values():
+        inputs = known[node["class_type"]]["input"]
+        offered = {**inputs.get("required", {}), **inputs.get("optional", {})}
+        assert {key.split(".")[0] for key in node["inputs"]} <= set(offered), node["class_type"]
 
 
 @pytest.mark.parametrize(
-    ("server", "name"), [*((PINNED, name) for name in SHIPPED), (OLDEST, SHIPPED[0])], indirect=["server"], ids=str
+    ("server", "name"),
+    [*((PINNED, name) for name in LAYOUTS), (OLDEST, next(iter(LAYOUTS)))],
+    indirect=["server"],
+    ids=str,
 )
 def test_strength_zero_is_the_plain_picture_in_every_shipped_workflow(server, root, name):
     dressed = small(root, name)
