@@ -113,21 +113,22 @@ class ReferenceArm:
 
 _EVERYWHERE = ("down", "mid", "up")
 _DEFAULT, _WITH = ReferenceArm("reference mode"), ReferenceArm("file and reference", WITH_FILE, 0.7)
+_KIND = replace(_DEFAULT, title="places by the garments' kinds, as the prompt names them", places="kind")
 
 ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
     {
         "file": ReferenceArm("the shipped file, strength 1", 0.0, 1.0),
         "reference": _DEFAULT,
         "both": _WITH,
-        "levels_1": replace(_DEFAULT, title="one level of noise", levels=1, ways=FREE),
+        "kind_words": _KIND,
+        "levels_1": replace(_KIND, title="one level of noise", levels=1, ways=FREE),
         "levels_2": replace(_DEFAULT, title="two levels", levels=2, ways=FREE),
-        "levels_4": replace(_DEFAULT, title="four levels", levels=4, ways=FREE),
+        "levels_4": replace(_KIND, title="four levels", levels=4, ways=FREE),
         "levels_all": replace(_DEFAULT, title="every step's own level", levels=None, ways=FREE),
-        "no_contrast": replace(_DEFAULT, title="keys as they are read", contrast=1.0, ways=FREE),
-        "contrast_2": replace(_DEFAULT, title="keys times 2", contrast=2.0, ways=FREE),
+        "no_contrast": replace(_KIND, title="keys as they are read", contrast=1.0, ways=FREE),
+        "contrast_2": replace(_KIND, title="keys times 2", contrast=2.0, ways=FREE),
         "added": replace(_DEFAULT, title="a second term is added, as by the file", added=STRENGTH, ways=FREE),
         "no_places": replace(_DEFAULT, title="no places", places="none", ways=FREE),
-        "kind_words": replace(_DEFAULT, title="places by the garments' kinds, as the prompt names them", places="kind"),
         "prompt_places": replace(
             _DEFAULT, title="places by the words' positions in the prompt", places="prompt", ways=FREE
         ),
@@ -139,17 +140,15 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "all_tokens": replace(_DEFAULT, title="all tokens of the garment's picture", foreground=False, ways=FREE),
         "all_sites": replace(_DEFAULT, title="at all sites", stages=_EVERYWHERE, ways=FREE),
         "mid_up": replace(_DEFAULT, title="at the middle's and the decoder's sites", stages=("mid", "up"), ways=FREE),
-        "half_weight": replace(_DEFAULT, title="half the weight", weight=WITHOUT_FILE / 2, ways=FREE),
+        "half_weight": replace(_KIND, title="half the weight", weight=WITHOUT_FILE / 2, ways=FREE),
         "double_weight": replace(_DEFAULT, title="double the weight", weight=WITHOUT_FILE * 2, ways=FREE),
         "late_start": replace(_DEFAULT, title="from a tenth of the sampling on", start=0.1, ways=FREE),
         "half_size": replace(_DEFAULT, title="garments at half size", half=True, ways=FREE),
         "upper_alone": replace(_DEFAULT, title="one garment: upper", slots=("upper",), ways=FREE),
         "lower_alone": replace(_DEFAULT, title="one garment: lower", slots=("lower",), ways=FREE),
         "three": replace(_DEFAULT, title="three garments", slots=("upper", "lower", "hat"), ways=FREE),
-        "style_kept": replace(_DEFAULT, title="a style LoRA, garments read with it, too", style="kept", ways=FREE),
-        "style_stripped": replace(
-            _DEFAULT, title="a style LoRA, garments read without it", style="stripped", ways=FREE
-        ),
+        "style_kept": replace(_KIND, title="a style LoRA, garments read with it, too", style="kept", ways=FREE),
+        "style_stripped": replace(_KIND, title="a style LoRA, garments read without it", style="stripped", ways=FREE),
         "file_upper": ReferenceArm("the file, one garment: upper", 0.0, 1.0, slots=("upper",), ways=FREE),
         "file_three": ReferenceArm("the file, three garments", 0.0, 1.0, slots=("upper", "lower", "hat"), ways=FREE),
         "both_file_1": replace(_WITH, title="file at 1 and reference", file=1.0),
@@ -168,7 +167,7 @@ CHANGES = (
     ("file", "reference"),
     ("file", "both"),
     *(
-        ("reference", name)
+        ("kind_words" if arm.places == "kind" and name != "kind_words" else "reference", name)
         for name, arm in ARMS.items()
         if arm.file == 0 and len(arm.slots) == 2 and not arm.style and name != "reference"
     ),

@@ -14,13 +14,14 @@ from .client import ComfyClient, Event, Prompt, Result
 from .comfyui import CHECKOUT, ComfyUIMissingError, find_or_fetch
 from .contact_sheet import contact_sheet
 from .layouts import LAYOUTS
-from .prompts import garment_pictures, undressed
+from .prompts import drawn_by, garment_pictures, undressed
 from .server import BASE, PACK, ComfyServer, ServerDiedError, has_accelerator, stop_politely
 
 WORKFLOW = "01_two_garments"
+SHOWN = "04_with_and_without_file"
 PICTURE = CHECKOUT / "output" / "anydressing_demo.png"
 MAPS = "AnyDressingAttentionMaps"
-CAPTION = "Dressed by AnyDressing in ComfyUI: the same prompt and seed, with and without the garments."
+CAPTION = "Dressed by AnyDressing in ComfyUI: the same prompt and seed, with a trained file, without any, and without the garments."
 
 
 def main() -> int:
@@ -38,24 +39,31 @@ def main() -> int:
 
 
 def demo() -> None:
-    """Dress a person, make the same picture undressed, and put both beside the garments."""
-    prompt: Prompt = json.loads((CHECKOUT / "workflows" / "api" / f"{WORKFLOW}.json").read_text(encoding="utf-8"))
+    """Dress a person with a file and without, make the same picture undressed, and put all beside the garments."""
+    prompt: Prompt = json.loads((CHECKOUT / "workflows" / "api" / f"{SHOWN}.json").read_text(encoding="utf-8"))
+    maps = node_of(prompt, MAPS)
+    without, with_file = (key for key, node in prompt.items() if node["class_type"] == "SaveImage")
     print("[1/4] Starting ComfyUI", flush=True)
     with demo_server() as server:
-        print("[2/4] Dressing", flush=True)
+        print("[2/4] Dressing, without a file and with the doll's", flush=True)
         result = run(server, prompt)
-        dressed, maps = (shown(result, prompt, kind) for kind in ("SaveImage", MAPS))
         print("[3/4] The same prompt, undressed", flush=True)
-        plain = shown(run(server, undressed(prompt)), prompt, "SaveImage")
+        plain = run(server, drawn_by(undressed(prompt), without))
     print("[4/4] Putting the pictures side by side", flush=True)
     garments = [(path.stem.replace("_", " "), Image.open(path)) for path in garment_pictures(prompt)]
-    (legend,) = result.outputs[node_of(prompt, MAPS)]["text"]
-    pictures = [*garments, ("dressed", dressed), ("undressed", plain), ("where they went", maps)]
+    pictures = [
+        *garments,
+        ("dressed, with a trained file", shown(result, with_file)),
+        ("dressed, without any file", shown(result, without)),
+        ("undressed", shown(plain, without)),
+        ("where they went", shown(result, maps)),
+    ]
+    (legend,) = result.outputs[maps]["text"]
     sheet = contact_sheet(pictures, f"{CAPTION} Where they went: {legend}.")
     PICTURE.parent.mkdir(exist_ok=True)
     sheet.save(PICTURE)
     print(f"\nThe picture is {PICTURE.relative_to(CHECKOUT)}.")
-    print(f"To open the same workflow in your browser: make ui ({LAYOUTS[WORKFLOW].name}, under Templates -> {PACK})")
+    print(f"To open the same in your browser: make ui ({LAYOUTS[SHOWN].name}, under Templates -> {PACK})")
 
 
 def demo_server() -> ComfyServer:
@@ -70,9 +78,9 @@ def run(server: ComfyClient, prompt: Prompt) -> Result:
     return server.run(prompt, follow=Progress(prompt)).check()
 
 
-def shown(result: Result, prompt: Prompt, kind: str) -> Image.Image:
-    """The one picture that a node of this kind showed."""
-    return Image.open(io.BytesIO(result.images[node_of(prompt, kind)][0])).convert("RGB")
+def shown(result: Result, key: str) -> Image.Image:
+    """The one picture that a node showed."""
+    return Image.open(io.BytesIO(result.images[key][0])).convert("RGB")
 
 
 def node_of(prompt: Prompt, kind: str) -> str:

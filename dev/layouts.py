@@ -274,7 +274,7 @@ def two_pictures() -> Layout:
             250,
             [
                 *(Lies("7", "Dress, without a file", 206, drop=50), Lies("11", "Draw", 262)),
-                *(Lies("27", "Dress, with the file", 206), Lies("31", "Draw the same")),
+                *(Lies("27", "Dress, with the file, too", 206), Lies("31", "Draw the same")),
             ],
         ),
         (
@@ -282,10 +282,16 @@ def two_pictures() -> Layout:
             [
                 Lies("12", "Decode"),
                 Lies("13", "Without a file", 430, drop=30),
+            ],
+        ),
+        (
+            280,
+            [
+                Lies("32", "Decode the same"),
+                Lies("33", "With the doll's file, too", 430, drop=30),
                 Lies("14", "Where each garment went", 380),
             ],
         ),
-        (280, [Lies("32", "Decode the same"), Lies("33", "With the doll's file", 430, drop=30)]),
     ]
     frames = [
         Frame("Garments", GARMENTS, ["3", "4"]),

@@ -31,6 +31,13 @@ def undressed(prompt: Prompt) -> Prompt:
     }
 
 
+def drawn_by(prompt: Prompt, key: str) -> Prompt:
+    """Return what a node needs of a prompt, and no more."""
+    links = [value[0] for value in prompt[key]["inputs"].values() if isinstance(value, list)]
+    needed = {name: node for link in links for name, node in drawn_by(prompt, link).items()}
+    return needed | {key: prompt[key]}
+
+
 def _rewired(value: Any, models: dict[str, Any]) -> Any:
     """Return an input with a link to a dropped node replaced by that node's own model."""
     while isinstance(value, list) and value[0] in models:

@@ -2,6 +2,7 @@
 """What the documentation names exists."""
 
 import re
+from urllib.parse import unquote
 
 import pytest
 from comfyui_anydressing.benchmarks.pages import pages
@@ -40,6 +41,6 @@ def test_links_between_pages_lead_somewhere(root):
     broken = []
     for page in [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
-            if "://" not in target and not (page.parent / target).exists():
+            if "://" not in target and not (page.parent / unquote(target)).exists():
                 broken.append(f"{page.relative_to(root)}: {target}")
     assert broken == []
