@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rewrites what docs/ shows of the code itself: docs/configuration.md and docs/architecture.svg.
+"""Rewrites what docs/ shows of the code itself: docs/configuration.md, docs/architecture.svg, and the
+tables of docs/composition.md.
 
-`python -m benchmarks.pages`; a test holds both equal to the code.
+`python -m benchmarks.pages`; a test holds all of them equal to the code.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from comfyui_anydressing.training.dressing.config import TrainConfig
 from comfyui_anydressing.training.paper_doll.networks.config import PaperDollConfig
 from comfyui_anydressing.training.run.explain import page
 
+from .composition import composition
 from .house import draw, module_arrows
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +26,11 @@ KINDS = {"train": TrainConfig, "train-base": PaperDollConfig}
 def pages() -> dict[Path, str]:
     """What each page should be."""
     docs = ROOT / "docs"
-    return {docs / "configuration.md": page(KINDS), docs / "architecture.svg": draw(module_arrows(ROOT))}
+    return {
+        docs / "configuration.md": page(KINDS),
+        docs / "architecture.svg": draw(module_arrows(ROOT)),
+        docs / "composition.md": composition(ROOT),
+    }
 
 
 def main() -> int:

@@ -42,6 +42,7 @@ def assert_only_conditional_rows_wear(plain, dressed, *, conditional=CONDITIONAL
 # --- what must not change -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("strength 0, an empty or reversed range", "bit-identical to the plain workflow")
 @pytest.mark.parametrize(
     "inputs",
     [{"strength": 0.0}, {"start_percent": 0.5, "end_percent": 0.5}, {"start_percent": 1.0, "end_percent": 0.0}],
@@ -51,6 +52,7 @@ def test_dressing_that_is_off_is_bit_identical(studio, inputs):
     assert torch.equal(studio.sample(studio.model), studio.sample(studio.dress(**inputs)))
 
 
+@pytest.mark.holds("a garment with weight 0 or never in range", "as if it were not connected")
 def test_a_garment_out_of_range_or_without_weight_is_not_there(studio):
     upper, lower, _ = studio.garments
     alone = studio.sample(studio.dress(garments=[upper]))
@@ -59,6 +61,7 @@ def test_a_garment_out_of_range_or_without_weight_is_not_there(studio):
     assert torch.equal(alone, studio.sample(studio.dress(garments=[upper, never])))
 
 
+@pytest.mark.holds("start and end percent", "other steps keep their bits")
 def test_a_range_touches_only_its_own_steps(studio):
     early = studio.dress(end_percent=0.5)
     plain, dressed = studio.first_step(studio.model, steps=2), studio.first_step(early, steps=2)
@@ -70,6 +73,7 @@ def test_a_range_touches_only_its_own_steps(studio):
     assert not torch.equal(studio.sample(studio.model, steps=2), studio.sample(late, steps=2))
 
 
+@pytest.mark.holds("start and end percent")
 def test_a_garments_own_range_touches_only_its_own_steps(studio):
     upper, lower, _ = studio.garments
     late = studio.settings(lower, start_percent=0.6)
@@ -83,6 +87,7 @@ def test_a_garments_own_range_touches_only_its_own_steps(studio):
     )
 
 
+@pytest.mark.holds("the MODEL that comes in", "never changed: options, patches, weights")
 def test_the_incoming_model_is_never_changed(studio):
     before = studio.sample(studio.model)
     options, patches = repr(studio.model.model_options), dict(studio.model.patches)
@@ -96,6 +101,7 @@ def test_the_incoming_model_is_never_changed(studio):
     assert torch.equal(before, studio.sample(studio.model))
 
 
+@pytest.mark.holds("A, then B, then A again", "A to the bit, also after everything was freed")
 def test_a_b_a_gives_a_again(studio):
     a, b = studio.dress(garments=studio.garments[:2]), studio.dress(garments=studio.garments[1:])
     first = studio.sample(a)
@@ -110,17 +116,20 @@ def test_encoding_twice_gives_the_same_bits(studio):
     assert again.content == studio.garments[0].content
 
 
+@pytest.mark.holds("order of the garment sockets", "changes no bit")
 def test_the_order_of_garments_changes_no_bit(studio):
     forward, backward = studio.dress(garments=studio.garments), studio.dress(garments=studio.garments[::-1])
     assert torch.equal(studio.sample(forward), studio.sample(backward))
 
 
+@pytest.mark.holds("a dressed and an undressed sampler in one graph", "the undressed one is the plain picture")
 def test_a_dressed_and_an_undressed_sampler_share_a_model(studio):
     plain, dressed = studio.sample(studio.model), studio.sample(studio.dress())
     assert not torch.equal(plain, dressed)
     assert torch.equal(plain, studio.sample(studio.model))
 
 
+@pytest.mark.holds("order of the garment sockets")
 def test_the_order_of_like_garments_from_two_models_changes_no_bit(studio):
     """Same picture, same kind, other results: only what came out can tell them apart."""
     one, other = studio.garment("upper"), studio.garment("upper", model=reseeded_model(studio))
@@ -129,6 +138,11 @@ def test_the_order_of_like_garments_from_two_models_changes_no_bit(studio):
     )
 
 
+@pytest.mark.holds(
+    "two Apply nodes",
+    "with a file their terms add up; by reference the later one takes its share of what the earlier "
+    "leaves; this is not one softmax over both",
+)
 @with_file_alone()
 def test_two_applies_add_their_terms(studio):
     upper, lower, _ = studio.garments
@@ -139,6 +153,7 @@ def test_two_applies_add_their_terms(studio):
     assert_only_conditional_rows_wear(studio.first_step(studio.dress(garments=[upper])), first)
 
 
+@pytest.mark.holds("two Apply nodes")
 def test_a_second_apply_goes_around_what_the_first_leaves(studio_without_file):
     """Reference attention takes its share of whatever attends already."""
     studio = studio_without_file
@@ -150,6 +165,7 @@ def test_a_second_apply_goes_around_what_the_first_leaves(studio_without_file):
     assert torch.equal(studio.sample(twice), studio.sample(studio.dress(once, garments=[lower])))
 
 
+@pytest.mark.holds("two Apply nodes")
 def test_stacking_is_not_one_softmax_over_both(studio):
     upper, lower, _ = studio.garments
     stacked = studio.sample(studio.dress(studio.dress(garments=[upper]), garments=[lower]))
@@ -159,6 +175,7 @@ def test_stacking_is_not_one_softmax_over_both(studio):
 # --- who wears the garments -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("KSampler, CFG 1", "the positive row alone is dressed")
 @pytest.mark.parametrize("cfg", [6.0, 1.0])
 def test_ksampler_dresses_the_positive_row_alone(studio, cfg):
     plain, dressed = studio.first_step(studio.model, cfg=cfg), studio.first_step(studio.dress(), cfg=cfg)
@@ -166,6 +183,7 @@ def test_ksampler_dresses_the_positive_row_alone(studio, cfg):
     assert_only_conditional_rows_wear(plain, dressed)
 
 
+@pytest.mark.holds("DualCFGGuider", "both text rows are dressed, the negative is not")
 def test_dual_cfg_dresses_both_text_rows(studio):
     def run(model):
         guider = importlib.import_module("comfy_extras.nodes_custom_sampler").Guider_DualCFG(model)
@@ -178,6 +196,7 @@ def test_dual_cfg_dresses_both_text_rows(studio):
     assert_only_conditional_rows_wear(plain, dressed)
 
 
+@pytest.mark.holds("PerpNegGuider, PerpNeg", "the positive row alone is dressed")
 def test_perp_neg_guider_dresses_the_positive_row_alone(studio):
     def run(model):
         guider = importlib.import_module("comfy_extras.nodes_perpneg").Guider_PerpNeg(model)
@@ -190,6 +209,7 @@ def test_perp_neg_guider_dresses_the_positive_row_alone(studio):
     assert_only_conditional_rows_wear(plain, dressed)
 
 
+@pytest.mark.holds("PerpNegGuider, PerpNeg")
 def test_perp_neg_node_dresses_the_positive_row_alone(studio):
     perp_neg = lambda model: studio.stock("nodes_perpneg", "PerpNeg", model, studio.prompts[""], 1.0)  # noqa: E731
     plain, dressed = studio.first_step(perp_neg(studio.model)), studio.first_step(perp_neg(studio.dress()))
@@ -212,6 +232,7 @@ def masked_prompts(studio, bounds="default"):
     return nodes.ConditioningCombine().combine(left, right)[0]
 
 
+@pytest.mark.holds("masked and regional prompts", "each positive piece is dressed, the negative is not")
 @pytest.mark.parametrize("bounds", ["default", "mask bounds"])
 def test_masked_prompts_are_dressed_and_the_negative_is_not(studio, bounds):
     prompts = masked_prompts(studio, bounds)
@@ -219,6 +240,7 @@ def test_masked_prompts_are_dressed_and_the_negative_is_not(studio, bounds):
     assert_only_conditional_rows_wear(plain, studio.first_step(studio.dress(), positive=prompts))
 
 
+@pytest.mark.holds("masked and regional prompts")
 def test_area_prompts_are_dressed_and_the_negative_is_not(studio):
     """ComfyUI copies an area's uuid into the negative list; a test by uuid would dress the negative."""
     prompts = area_prompts(studio)
@@ -226,6 +248,7 @@ def test_area_prompts_are_dressed_and_the_negative_is_not(studio):
     assert_only_conditional_rows_wear(plain, studio.first_step(studio.dress(), positive=prompts))
 
 
+@pytest.mark.holds("masked and regional prompts")
 def test_an_area_in_the_negative_alone_changes_nothing(studio):
     negative = studio.host.nodes.ConditioningSetArea().append(studio.negative, 32, 96, 0, 0, 1.0)[0]
     plain = studio.first_step(studio.model, negative=negative)
@@ -310,6 +333,17 @@ def lcm(studio, model):
 PATCHES = [sag, pag, hypertile, tome, deep_shrink, freeu, freeu_v2, attention_multiply, style_lora, ip_adapter, lcm]
 
 
+@pytest.mark.holds_by_reference(
+    "an attention that replaces self-attention (PAG, SAG), sage, an override",
+    "keeps what the garments leave of the softmax; garments use PyTorch attention, said once in the log",
+)
+@pytest.mark.holds_by_reference("HyperTile, ToMe", "dressed; where they move tokens there are no places")
+@pytest.mark.holds(
+    "SAG, PAG, HyperTile, ToMe, Deep Shrink (PatchModelAddDownscale), FreeU, FreeU v2, "
+    "UNetSelfAttentionMultiply, a style LoRA, an attn2 patch (as IP-Adapter sets), LCM's "
+    "ModelSamplingDiscrete",
+    "either order",
+)
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.__name__)
 def test_a_patch_composes_in_either_order(studio, patch):
     def sampled(model):
@@ -322,6 +356,11 @@ def test_a_patch_composes_in_either_order(studio, patch):
     assert not torch.equal(before, sampled(studio.dress()))
 
 
+@pytest.mark.holds(
+    "SAG, PAG, HyperTile, ToMe, Deep Shrink (PatchModelAddDownscale), FreeU, FreeU v2, "
+    "UNetSelfAttentionMultiply, a style LoRA, an attn2 patch (as IP-Adapter sets), LCM's "
+    "ModelSamplingDiscrete",
+)
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.__name__)
 def test_unconditional_rows_keep_their_bits_under_a_patch(studio, patch):
     def rows(model):
@@ -331,6 +370,7 @@ def test_unconditional_rows_keep_their_bits_under_a_patch(studio, patch):
     assert_only_conditional_rows_wear(rows(patch(studio, studio.model)), rows(patch(studio, studio.dress())))
 
 
+@pytest.mark.holds("many of these at once", "Apply may stand anywhere among them")
 def test_many_patches_together_compose_wherever_apply_stands(studio):
     def sampled(place):
         model = studio.model
@@ -345,6 +385,7 @@ def test_many_patches_together_compose_wherever_apply_stands(studio):
     assert torch.equal(first, last)
 
 
+@pytest.mark.holds("a style LoRA while encoding", "stripped unless keep_loras; the picture keeps it")
 def test_a_style_lora_is_stripped_from_the_encoding_and_kept_in_the_picture(studio):
     styled = style_lora(studio, studio.model)
     plain, stripped = studio.garment("upper"), studio.garment("upper", model=styled)
@@ -356,6 +397,10 @@ def test_a_style_lora_is_stripped_from_the_encoding_and_kept_in_the_picture(stud
     assert torch.equal(styled_picture, studio.sample(styled))
 
 
+@pytest.mark.holds(
+    "merged checkpoints (ModelMergeSimple and its kin)",
+    "garments are read by the merge, without its LoRAs",
+)
 def test_a_merged_checkpoint_reads_garments_as_a_whole(studio):
     """A merge is kept as patches, as LoRAs are; leaving it out would read the garment with the first model alone."""
     other = reseeded_model(studio)
@@ -373,6 +418,7 @@ def reseeded_model(studio):
     return sd.load_diffusion_model_state_dict({f"model.diffusion_model.{k}": v * 0.9 for k, v in weights.items()})
 
 
+@pytest.mark.holds("LoRA hooks on a prompt", "composes")
 def test_lora_hooks_on_a_prompt_compose(studio):
     hooks, utils = importlib.import_module("comfy.hooks"), importlib.import_module("comfy.utils")
     path = studio.host.folder_paths.get_full_path_or_raise("loras", "anydressing_random_style_lora.safetensors")
@@ -391,6 +437,7 @@ def test_lora_hooks_on_a_prompt_compose(studio):
     assert not torch.equal(before, studio.sample(studio.dress()))
 
 
+@pytest.mark.holds("ControlNet", "composes")
 @pytest.mark.parametrize("by_reference", [False, True], ids=["file", "reference"])
 def test_controlnet_composes(studio_with_file, by_reference):
     studio, nodes = studio_with_file, studio_with_file.host.nodes
@@ -409,6 +456,7 @@ def test_controlnet_composes(studio_with_file, by_reference):
 # --- samplers, sizes, batches, inpainting ---------------------------------------------------------------------------
 
 
+@pytest.mark.holds("euler, euler_ancestral, dpmpp_2m, uni_pc, ddim, lcm, heun", "dressed, and the same twice")
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "uni_pc", "ddim", "lcm", "heun"])
 def test_any_sampler_dresses(studio, sampler):
     scheduler = "ddim_uniform" if sampler == "ddim" else "normal"
@@ -418,6 +466,7 @@ def test_any_sampler_dresses(studio, sampler):
     assert not torch.equal(first, studio.sample(studio.model, **options))
 
 
+@pytest.mark.holds("a batch of three", "each picture is dressed")
 def test_each_picture_of_a_batch_is_dressed(studio):
     latent = {"samples": torch.zeros(3, 4, 12, 8)}
     plain, dressed = studio.first_step(studio.model, latent=latent), studio.first_step(studio.dress(), latent=latent)
@@ -425,6 +474,7 @@ def test_each_picture_of_a_batch_is_dressed(studio):
     assert_only_conditional_rows_wear(plain, dressed)
 
 
+@pytest.mark.holds("a picture of another size than the garments, odd sizes", "dressed")
 @pytest.mark.parametrize("size", [(24, 16), (8, 20), (13, 9)], ids=str)
 def test_the_picture_may_have_another_size_than_the_garments(studio, size):
     latent = {"samples": torch.zeros(1, 4, *size)}
@@ -432,6 +482,7 @@ def test_the_picture_may_have_another_size_than_the_garments(studio, size):
     assert_only_conditional_rows_wear(plain, dressed)
 
 
+@pytest.mark.holds("inpainting by mask", "what lies outside stays")
 def test_masked_inpainting_keeps_what_lies_outside(studio):
     torch.manual_seed(0)
     mask = torch.zeros(1, 1, 96, 64)
@@ -444,6 +495,7 @@ def test_masked_inpainting_keeps_what_lies_outside(studio):
     assert not torch.equal(dressed, studio.sample(studio.model, latent=latent))
 
 
+@pytest.mark.holds("an inpainting model (nine channels)", "wears the same file")
 def test_an_inpainting_model_wears_the_same_file(studio):
     """Nine input channels: latent, mask, masked picture. Only the first convolution differs."""
     inpainting = inpainting_model(studio)
@@ -475,6 +527,7 @@ def half_mask(top):
     return mask
 
 
+@pytest.mark.holds("region masks", "choose where each garment goes, also inside area prompts")
 @with_file_alone()
 def test_a_full_region_is_no_region(studio):
     upper, lower, _ = studio.garments
@@ -484,6 +537,7 @@ def test_a_full_region_is_no_region(studio):
     )
 
 
+@pytest.mark.holds("region masks")
 def test_regions_swap_what_each_half_wears(studio):
     upper, lower, _ = studio.garments
     regions = [studio.settings(upper, region=half_mask(True)), studio.settings(lower, region=half_mask(False))]
@@ -495,6 +549,7 @@ def test_regions_swap_what_each_half_wears(studio):
     )
 
 
+@pytest.mark.holds("region masks")
 def test_a_region_follows_the_picture_into_an_area_prompt(studio):
     """The area's crop starts at the right half; a region on the left half must not reach it."""
     nodes = studio.host.nodes
@@ -508,6 +563,7 @@ def test_a_region_follows_the_picture_into_an_area_prompt(studio):
         assert torch.allclose(before, after, atol=1e-5) == (name != "other"), name
 
 
+@pytest.mark.holds("region masks while other garments are out of range", "each region keeps its garment")
 def test_a_region_meets_its_garment_also_while_others_are_out_of_range(studio):
     upper, lower, hat = studio.garments
     halves = [studio.settings(lower, region=half_mask(False)), studio.settings(upper, region=half_mask(True))]
@@ -532,6 +588,7 @@ def tiled(model, rows):
     return model
 
 
+@pytest.mark.holds("packs that sample in tiles, several in one batch", "each tile's positive rows are dressed")
 def test_tiles_that_share_a_batch_are_dressed_row_by_row(studio):
     latent = {"samples": torch.zeros(1, 4, 16, 8)}
     plain = studio.first_step(tiled(studio.model, 8), latent=latent)
@@ -540,6 +597,7 @@ def test_tiles_that_share_a_batch_are_dressed_row_by_row(studio):
     assert_only_conditional_rows_wear(plain, dressed)
 
 
+@pytest.mark.holds("packs that sample in tiles, several in one batch")
 def test_a_batch_that_cannot_be_told_apart_is_refused(studio):
     def halved(apply_model, args):
         c = {**args["c"], "c_crossattn": args["c"]["c_crossattn"][:1]}
@@ -551,12 +609,14 @@ def test_a_batch_that_cannot_be_told_apart_is_refused(studio):
         studio.sample(model)
 
 
+@pytest.mark.holds("region masks under tiled sampling", "refused in plain words")
 def test_a_region_under_tiled_sampling_is_refused_with_the_way_out(studio):
     model = tiled(studio.dress(garments=[studio.settings(studio.garments[0], region=half_mask(True))]), 8)
     with pytest.raises(ValueError, match=r"(?s)region: this MODEL is sampled in tiles.*What to do: remove the region"):
         studio.sample(model, latent={"samples": torch.zeros(1, 4, 16, 8)})
 
 
+@pytest.mark.holds("region masks with HyperTile or ToMe", "refused in plain words: the picture's layout is gone there")
 def test_a_region_under_hypertile_is_refused_with_the_way_out(studio):
     garment = studio.settings(studio.garments[0], region=half_mask(True))
     model = hypertile(studio, studio.dress(garments=[garment]))
@@ -565,6 +625,7 @@ def test_a_region_under_hypertile_is_refused_with_the_way_out(studio):
         studio.sample(model, latent={"samples": torch.zeros(1, 4, 16, 16)})
 
 
+@pytest.mark.holds("region masks under Deep Shrink", "lie on the smaller grid")
 def test_a_region_finds_its_place_in_a_shrunken_unet(studio):
     """Deep Shrink's layers have grids that no site has by itself."""
     latent = {"samples": torch.zeros(1, 4, 24, 16)}
@@ -595,6 +656,11 @@ def counting_override(model):
     return patched, calls
 
 
+@pytest.mark.holds(
+    "an attention override (sage, flash nodes)",
+    "serves self-attention, text, encoding, and garments from a file without null token and without "
+    "regions; other garments use PyTorch attention, said once in the log",
+)
 def test_an_attention_override_serves_every_plain_call(studio):
     file = studio.random_file("faithful", null_token=False)
     garments = [studio.garment(slot, file=file) for slot in ("upper", "lower")]
@@ -606,6 +672,8 @@ def test_an_attention_override_serves_every_plain_call(studio):
     assert sum(tokens in garment_tokens for _, tokens in calls) >= len(sites)
 
 
+@pytest.mark.holds_by_reference("an attention that replaces self-attention (PAG, SAG), sage, an override")
+@pytest.mark.holds("an attention override (sage, flash nodes)")
 def test_an_attention_override_is_spared_widened_heads(studio, caplog):
     importlib.import_module("comfyui_anydressing.nodes.kernels").say_once.cache_clear()
     caplog.set_level("INFO")
@@ -663,6 +731,7 @@ def test_eight_garments_fit(studio):
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("downstream clones", "share one bank of K' and V', which goes with the last of them")
 def test_downstream_clones_share_one_bank(studio):
     dressed = studio.dress()
     bank = dressed.get_additional_models_with_key("anydressing")[0].model
@@ -684,6 +753,7 @@ def walk(value):
         yield value
 
 
+@pytest.mark.holds("downstream clones")
 def test_the_bank_goes_with_the_last_clone(studio):
     import gc
     import weakref
@@ -699,6 +769,10 @@ def test_the_bank_goes_with_the_last_clone(studio):
     assert bank() is None
 
 
+@pytest.mark.holds(
+    "ComfyUI's MultiGPU node",
+    "is not refused; K' and V' travel to the other card at each call (sampling on two cards was not run)",
+)
 def test_the_bank_can_be_copied_to_another_card(studio):
     """What ComfyUI's MultiGPU node does to every model that a MODEL brings along."""
     bank = studio.dress().get_additional_models_with_key("anydressing")[0]
@@ -711,6 +785,7 @@ def test_the_bank_can_be_copied_to_another_card(studio):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.holds("lowvram offloading", "the same picture")
 def test_weights_left_offloaded_by_lowvram_give_the_same_picture(studio, monkeypatch):
     """With memory for nothing, weights stay behind and LoRAs are added as each layer runs."""
     management, patcher = (
@@ -744,6 +819,7 @@ def test_weights_left_offloaded_by_lowvram_give_the_same_picture(studio, monkeyp
     assert (want - got).abs().max() < 1e-4 * want.abs().max()
 
 
+@pytest.mark.holds("fp16, bf16, fp8 weights", "encode and dress")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)
 def test_weights_stored_small_encode_and_dress(studio, dtype):
     sd = importlib.import_module("comfy.sd")

@@ -44,6 +44,7 @@ def windowed(model, length=3, stride=2):
     return model
 
 
+@pytest.mark.holds("context windows that a wrapper cuts out of a film", "either order, with regions too")
 def test_windows_over_a_film_compose_in_either_order(studio):
     film = {"samples": torch.zeros(5, 4, 12, 8)}
     before, after = windowed(studio.dress()), studio.dress(windowed(studio.model))
@@ -55,6 +56,7 @@ def test_windows_over_a_film_compose_in_either_order(studio):
             assert torch.equal(bare, worn) == (name == "negative"), name
 
 
+@pytest.mark.holds("context windows that a wrapper cuts out of a film")
 def test_regions_meet_their_garments_in_every_window(studio):
     region = torch.zeros(1, 96, 64)
     region[:, :48] = 1
@@ -111,6 +113,11 @@ def plain_attention(q, k, v, extra):
     return attention.optimized_attention(q, k, v, extra["n_heads"])
 
 
+@pytest.mark.holds(
+    "a pack's own transformer block, which hands replacements other keys and asks once more about the "
+    "unconditional rows",
+    "dressed; the negative is not, whatever the batch",
+)
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("fidelity", [0.0, 0.5, 1.0])
 def test_a_block_that_asks_once_more_about_some_rows(studio, monkeypatch, fidelity, batch):
@@ -124,6 +131,10 @@ def test_a_block_that_asks_once_more_about_some_rows(studio, monkeypatch, fideli
         assert torch.equal(bare, worn) == (name == "negative"), name
 
 
+@pytest.mark.holds(
+    "a pack's own transformer block, which hands replacements other keys and asks once more about the "
+    "unconditional rows",
+)
 def test_regions_and_maps_need_nothing_of_such_a_block(studio, monkeypatch):
     attention = importlib.import_module("comfy.ldm.modules.attention")
     region = torch.zeros(1, 96, 64)
@@ -139,6 +150,10 @@ def test_regions_and_maps_need_nothing_of_such_a_block(studio, monkeypatch):
     assert maps[1, :36].mean() > 3 * maps[1, 60:].mean()  # the upper garment, after the lower
 
 
+@pytest.mark.holds(
+    "a replacement that writes into the query it is handed (SEG)",
+    "the garments see the query as it was",
+)
 def test_a_replacement_that_writes_into_the_query_changes_no_garment(studio):
     """Smoothed energy guidance blurs the queries that it is handed, in place."""
 
@@ -158,6 +173,10 @@ def test_a_replacement_that_writes_into_the_query_changes_no_garment(studio):
 # --- whoever keeps what it was shown, as layerdiffuse does -----------------------------------------------------------
 
 
+@pytest.mark.holds(
+    "a pack that keeps the last transformer_options it saw",
+    "keeps no garments in memory, and ComfyUI speaks of no leak",
+)
 def test_the_bank_goes_although_a_pack_keeps_the_last_options_it_saw(studio, patcher_extension):
     kept = []
 
@@ -175,6 +194,7 @@ def test_the_bank_goes_although_a_pack_keeps_the_last_options_it_saw(studio, pat
     assert bank() is None
 
 
+@pytest.mark.holds("a node that copies patches without the models that belong to them", "refused in plain words")
 def test_a_model_that_lost_its_garments_says_so(studio):
     dressed = studio.dress()
     lost = studio.model.clone()
@@ -189,6 +209,11 @@ def test_a_model_that_lost_its_garments_says_so(studio):
 # --- tiles and crops that are latents of their own, as upscalers and detailers make them -----------------------------
 
 
+@pytest.mark.holds(
+    "region masks of another shape than what is sampled",
+    "said in the log: a tile or a crop that is a latent of its own (Ultimate SD Upscale, detailers) has "
+    "the region stretched over it, which cannot be seen when the shapes are alike",
+)
 @pytest.mark.parametrize(
     ("region", "doubted"),
     [((96, 64), False), ((768, 512), False), ((1000, 667), False), ((96, 96), True), ((768, 640), True)],
@@ -203,6 +228,7 @@ def test_a_region_of_another_shape_than_what_is_sampled_is_doubted_aloud(studio,
     assert len(said) == doubted
 
 
+@pytest.mark.holds("region masks of another shape than what is sampled")
 def test_the_doubt_is_heard_while_a_pack_keeps_the_log_silent(studio, caplog):
     importlib.import_module("comfyui_anydressing.nodes.kernels").warn_once.cache_clear()
     caplog.set_level(logging.CRITICAL + 1)  # as Ultimate SD Upscale does for the whole of its sampling
@@ -216,6 +242,10 @@ def test_the_doubt_is_heard_while_a_pack_keeps_the_log_silent(studio, caplog):
 # --- attention that nobody knows yet ---------------------------------------------------------------------------------
 
 
+@pytest.mark.holds(
+    "an attention function that we do not know",
+    "is never handed widened heads: those use PyTorch attention, said once in the log",
+)
 def test_an_unknown_attention_backend_is_never_handed_widened_heads(studio, monkeypatch, caplog):
     attention = importlib.import_module("comfy.ldm.modules.attention")
     module = importlib.import_module("comfyui_anydressing.nodes.kernels")

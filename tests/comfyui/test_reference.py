@@ -58,6 +58,10 @@ def scaled(studio, model, sampling, **options):
     return studio.stock("nodes_model_advanced", "ModelSamplingDiscrete", model, sampling, **options)
 
 
+@pytest.mark.holds_by_reference(
+    "eps, v-prediction, LCM, zero-terminal-SNR",
+    "garments are read at eight levels of the connected model's own schedule",
+)
 @pytest.mark.parametrize("sampling", ["eps", "v_prediction", "lcm", "zsnr"])
 def test_a_garment_is_read_at_eight_levels_of_the_models_own_schedule(studio, seen, sampling):
     kind, zsnr = ("v_prediction", True) if sampling == "zsnr" else (sampling, False)
@@ -102,6 +106,10 @@ def test_only_tokens_of_the_garment_are_kept_unless_it_cannot_be_told_apart(stud
     assert all(some < all_ for some, all_ in zip(*counts, strict=True))
 
 
+@pytest.mark.holds_by_reference(
+    "a MODEL without clip at Garment Encode",
+    "dressed, without places, which the node says",
+)
 def test_without_a_clip_it_is_said_that_places_are_off(studio, caplog):
     caplog.set_level("INFO")
     garment = studio.garment("upper", clip=None)
@@ -160,6 +168,10 @@ def test_places_come_from_words_and_change_the_picture(studio):
     assert apart[1] > 1e-4
 
 
+@pytest.mark.holds_by_reference(
+    "what a run has learned of places",
+    "ends with the run: A, B, A; a cancelled run; a second pass",
+)
 def test_a_run_forgets_everything_at_its_end(studio, runs):
     model = studio.dress()
     one = studio.sample(model, **STEPS)
@@ -168,6 +180,7 @@ def test_a_run_forgets_everything_at_its_end(studio, runs):
     assert [run() for run in runs] == [None, None]
 
 
+@pytest.mark.holds_by_reference("what a run has learned of places")
 def test_a_run_that_breaks_leaves_nothing_to_the_next(studio, runs):
     model = studio.dress()
     want = studio.sample(model, **STEPS)
@@ -188,6 +201,7 @@ def test_a_run_that_breaks_leaves_nothing_to_the_next(studio, runs):
     assert not any(run() for run in runs)
 
 
+@pytest.mark.holds_by_reference("what a run has learned of places")
 def test_a_second_pass_of_another_size_finds_its_places_anew(studio):
     model = studio.dress()
     large = {"samples": torch.zeros(1, 4, 24, 16)}
@@ -196,6 +210,7 @@ def test_a_second_pass_of_another_size_finds_its_places_anew(studio):
     assert torch.equal(want, studio.sample(model, latent=large, denoise=0.6, **STEPS))
 
 
+@pytest.mark.holds_by_reference("batches, several prompts", "each picture and each prompt has places of its own")
 def test_each_picture_of_a_batch_has_places_of_its_own(studio):
     model = studio.dress()
     both = studio.sample(model, latent={"samples": torch.zeros(2, 4, 12, 8)}, **STEPS)
@@ -203,6 +218,7 @@ def test_each_picture_of_a_batch_has_places_of_its_own(studio):
     torch.testing.assert_close(both[1:], second, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.holds_by_reference("batches, several prompts")
 def test_each_prompt_of_a_picture_has_places_of_its_own(studio):
     """Two masked prompts: each is one row of every call, and neither sees the other's places."""
     nodes, masks = studio.host.nodes, torch.ones(1, 96, 64)
@@ -218,6 +234,7 @@ def test_each_prompt_of_a_picture_has_places_of_its_own(studio):
         assert torch.equal(before, after) == (name == "negative")
 
 
+@pytest.mark.holds_by_reference("region masks", "override the words")
 def test_a_region_overrides_the_words(studio):
     upper, lower, _ = studio.garments
     nowhere_but_top = torch.zeros(1, 96, 64)
@@ -234,6 +251,7 @@ def test_a_region_overrides_the_words(studio):
     )
 
 
+@pytest.mark.holds_by_reference("Deep Shrink", "places are found, and used, on the smaller grid")
 def test_places_are_found_in_a_shrunken_unet(studio):
     """Under Deep Shrink, from the first step to the last: with `clip` the picture is another than without."""
     shrunk = {"block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 1.0}
@@ -245,6 +263,7 @@ def test_places_are_found_in_a_shrunken_unet(studio):
     assert not torch.equal(*pictures)
 
 
+@pytest.mark.holds_by_reference("tiles, windows over a film", "dressed, without places, which the log says")
 def test_tiles_and_windows_are_told_to_have_no_places(studio, caplog):
     importlib.import_module("comfyui_anydressing.nodes.kernels").warn_once.cache_clear()
 
@@ -264,6 +283,7 @@ def test_tiles_and_windows_are_told_to_have_no_places(studio, caplog):
 # --- beside a file ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds_by_reference("a file at the same time", "both terms; saved graphs keep the file's alone")
 def test_reference_beside_a_file_is_both(studio):
     file = studio.random_file("both")
     alone, both = (studio.garment("upper", file=file, reference=reference) for reference in (False, True))

@@ -313,6 +313,7 @@ def test_a_constant_in_place_of_a_wire_is_refused_in_plain_words(server, graph, 
     assert tried == 20
 
 
+@pytest.mark.holds("a dressed and an undressed sampler in one graph")
 def test_a_dressed_and_an_undressed_sampler_in_one_graph(server, graph):
     plain = pixels(server.run(undressed(copy.deepcopy(graph))))
     both = copy.deepcopy(graph)
@@ -364,6 +365,7 @@ def test_changing_settings_encodes_none(server, graph, change):
     assert not np.array_equal(before, pixels(result))
 
 
+@pytest.mark.holds("A, then B, then A again")
 def test_a_b_a_gives_a_again_also_after_everything_was_freed(server, graph):
     first = pixels(server.run(graph))
     other = copy.deepcopy(graph)
@@ -374,6 +376,7 @@ def test_a_b_a_gives_a_again_also_after_everything_was_freed(server, graph):
     assert np.array_equal(first, pixels(server.run(graph)))
 
 
+@pytest.mark.holds("downstream clones")
 def test_twenty_downstream_clones_add_no_memory(server, graph):
     """Each FreeU node clones the MODEL. What is kept of two garments of 128 x 192 weighs some 20 MB, twenty copies 400 MB."""
     for node in (UPPER, LOWER):

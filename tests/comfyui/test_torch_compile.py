@@ -30,6 +30,10 @@ def assert_close(got, want):
     assert (got - want).abs().max() < CLOSE * want.abs().max()
 
 
+@pytest.mark.holds(
+    "TorchCompileModel, before or after, after an undressed compiled run, with another strength",
+    "equal to the uncompiled picture within 1e-5",
+)
 def test_compiled_pictures_wear_what_they_should(studio, compiler):
     """One process, in an order in which every missing guard would show."""
     compiled = compiler("eager")
@@ -63,6 +67,7 @@ def minimal(studio):
     return studio.host.nodes.CheckpointLoaderSimple().load_checkpoint("anydressing_random_min.safetensors")[0]
 
 
+@pytest.mark.holds("TorchCompileModel, before or after, after an undressed compiled run, with another strength")
 def test_inductor_neither_ignores_garments_nor_keeps_a_stale_strength(studio, compiler, minimal):
     compiled = compiler("inductor")
     shape = importlib.import_module("comfyui_anydressing.nodes.unet").unet_shape(minimal)
@@ -73,6 +78,7 @@ def test_inductor_neither_ignores_garments_nor_keeps_a_stale_strength(studio, co
         assert_close(studio.sample(compiled(studio.dress(minimal, garment, strength=strength)), steps=1), want)
 
 
+@pytest.mark.holds("TorchCompileModel, before or after, after an undressed compiled run, with another strength")
 def test_compiled_unconditional_rows_stay_undressed(studio, compiler):
     compiled = compiler("eager")
     plain = studio.first_step(compiled(studio.model))
@@ -84,6 +90,7 @@ def test_compiled_unconditional_rows_stay_undressed(studio, compiler):
             assert (before - after).abs().max() > 1e-3 * before.abs().max()
 
 
+@pytest.mark.holds_by_reference("TorchCompileModel", "levels and places are those of the step")
 def test_compiled_pictures_are_dressed_by_reference_as_they_should(studio_without_file, compiler):
     """Levels of noise and places change from step to step; nothing in the trace may keep those of the first."""
     studio, compiled = studio_without_file, compiler("eager")
