@@ -385,7 +385,7 @@ def regions() -> Layout:
                 *(Lies("23", "Nowhere, again"), Lies("24", "Another half"), Lies("25", "The right half", 130)),
             ],
         ),
-        (240, [Lies("26", "The polo shirt, left", 150, drop=50), Lies("27", "The hoodie, right", 150)]),
+        (240, [Lies("26", "The polo shirt, left", 380, drop=20), Lies("27", "The hoodie, right", 380)]),
         drawing_column(keys),
         (320, [Lies("12", "Decode"), Lies("13", "The picture", 450, drop=30)]),
     ]

@@ -8,11 +8,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..anydressing_core.cost import row_flops, worn_flops
 from ..anydressing_core.defaults import STRENGTH
+from ..anydressing_core.latents import latent_size
 from ..anydressing_core.reference_attention import AS_TRAINED, WITH_FILE, WITHOUT_FILE
 from ..anydressing_core.refusals import refusal
+from ..anydressing_core.sites import UNetShape
 from .attention_patch import GarmentTiming, Strengths, dress_model
-from .bank import make_wardrobe
+from .bank import Wardrobe, make_wardrobe
 from .garment import Garment
 from .inputs import number, require_garment, require_model
 from .notes import tell
@@ -89,9 +92,21 @@ class AnyDressingApply(io.ComfyNode):
             tell(cls, "nothing is worn: strength 0, no garment with a weight, or an empty range.")
             return io.NodeOutput(model.clone())
         wardrobe = make_wardrobe(model, shape, worn)
-        tell(cls, f"wears {', '.join(garment.slot for garment in worn)}; {wardrobe.model_size() / 1e6:.0f} MB.")
+        who = ", ".join(garment.slot for garment in worn)
+        cost = _cost(shape, worn[0].anydressing.resolution, wardrobe.model)
+        tell(cls, f"wears {who}; {wardrobe.model_size() / 1e6:.0f} MB; {cost}.")
         strengths = Strengths(strength, _weight(worn[0]) * strength / STRENGTH)
         return io.NodeOutput(dress_model(model, shape, worn, wardrobe, strengths, GarmentTiming(start, end)))
+
+
+def _cost(shape: UNetShape, resolution: tuple[int, int], wardrobe: Wardrobe) -> str:
+    """How much more work a step is, of one conditional and one unconditional row."""
+    trained = None if wardrobe.trained is None else wardrobe.trained.at_rest()
+    read = wardrobe.level(0.0).at_rest() if wardrobe.levels else None
+    size = latent_size(resolution)
+    more = worn_flops(shape, size, trained, read) / (2 * row_flops(shape, size))
+    height, width = resolution
+    return f"a step of {width} x {height} is {more:.0%} more work"
 
 
 def _weight(garment: Garment) -> float:

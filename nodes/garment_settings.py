@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .garment import Garment
 from .inputs import number, require_garment
@@ -57,11 +57,11 @@ class AnyDressingGarmentSettings(io.ComfyNode):
         region: Any = None,
     ) -> io.NodeOutput:
         require_garment("garment", garment)
-        return io.NodeOutput(
-            garment._replace(
-                weight=number("weight", weight, 0.0, 2.0),
-                start=number("start_percent", start_percent, 0.0, 1.0),
-                end=number("end_percent", end_percent, 0.0, 1.0),
-                region=None if region is None else region_mask(region),
-            )
+        place = None if region is None else region_mask(region)
+        settled = garment._replace(
+            weight=number("weight", weight, 0.0, 2.0),
+            start=number("start_percent", start_percent, 0.0, 1.0),
+            end=number("end_percent", end_percent, 0.0, 1.0),
+            region=place,
         )
+        return io.NodeOutput(settled, ui=None if place is None else ui.PreviewMask(place[None], cls=cls))
