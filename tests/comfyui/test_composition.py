@@ -346,9 +346,13 @@ PATCHES = [sag, pag, hypertile, tome, deep_shrink, freeu, freeu_v2, attention_mu
 )
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.__name__)
 def test_a_patch_composes_in_either_order(studio, patch):
+    steps = (
+        max(studio.steps, 2) if patch is lcm else studio.steps
+    )  # from pure noise LCM's first step is DDPM's, but for rounding
+
     def sampled(model):
         torch.manual_seed(0)  # HyperTile draws its tiles from the global generator
-        return studio.sample(model, latent={"samples": torch.zeros(1, 4, 16, 16)})
+        return studio.sample(model, latent={"samples": torch.zeros(1, 4, 16, 16)}, steps=steps)
 
     before, after = sampled(studio.dress(patch(studio, studio.model))), sampled(patch(studio, studio.dress()))
     assert torch.equal(before, after)
