@@ -73,6 +73,7 @@ def archive(root, require):
 def test_an_artist_gets_all_that_a_node_opens(root, archive):
     wanted = [*root.glob("nodes/*.py"), *root.glob("anydressing_core/*.py"), *root.glob("demo/garments/*.png")]
     wanted += [*root.glob("workflows/*.json"), *root.glob("workflows/*.jpg"), *root.glob("demo/anydressing/*")]
+    wanted += root.glob("subgraphs/*.json")
     wanted += [path for folder in ("web", "locales") for path in root.glob(f"{folder}/**/*.*")]
     wanted += [root / name for name in ("__init__.py", "requirements.txt", "pyproject.toml", "README.md", "LICENSE")]
     wanted += [root / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CITATION.cff")]  # the README leads there

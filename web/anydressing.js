@@ -21,6 +21,7 @@ function follow(object, name, after) {
 
 /** The node behind an input, however many reroutes lie between. */
 function sourceOf(node, name) {
+  if (!node.graph) return null; // a copy that is on its way into a subgraph
   let index = node.inputs?.findIndex((input) => input.name === name) ?? -1;
   for (let steps = 0; node && index >= 0 && steps < 64; steps++) {
     node = node.getInputNode(index);

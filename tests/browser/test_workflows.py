@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dev import node_texts
+from dev.export_blueprint import CONVERT
 from dev.export_workflows import PACKS, STAND_INS
-from dev.frontend import ChromiumMissingError, Frontend, find_chromium
+from dev.frontend import READY, TOAST, ChromiumMissingError, Frontend, find_chromium
 from dev.layouts import LAYOUTS, awake
 from dev.server import ComfyServer
 
@@ -373,3 +374,51 @@ def test_help_is_read_with_its_picture(frontend, in_language, language):
     frontend.page.wait_for_function(drawn, timeout=20_000)
     shown = frontend.page.locator("td", has_text=texts["inputs"]["invert_mask"]["tooltip"])
     assert shown.count() == 1
+
+
+# --- one node for all of it ------------------------------------------------------------------------------------------
+
+BLUEPRINT = WORKFLOWS.parent / "subgraphs" / "Dress.json"
+SERVED = "async () => Object.values(await (await fetch('/api/global_subgraphs')).json())"
+
+
+def test_the_blueprint_is_offered_and_opens_clean(frontend):
+    """An invalid one would raise a toast at every start of the page."""
+    mine = [one for one in frontend.page.evaluate(SERVED) if "AnyDressing" in one["info"]["node_pack"]]
+    assert [one["name"] for one in mine] == ["Dress"]
+    opened = frontend.open(read(BLUEPRINT))
+    assert opened.is_clean, opened
+    frontend.page.reload()
+    frontend.page.wait_for_function(READY, timeout=60_000)
+    frontend.page.wait_for_timeout(3000)
+    assert "blueprint" not in " ".join(frontend.page.locator(TOAST).all_inner_texts()).lower()
+    frontend.open({"nodes": [], "links": [], "version": 0.4})
+    frontend.page.mouse.dblclick(700, 500)
+    search = frontend.page.locator("input:focus")
+    search.wait_for(timeout=20_000)
+    search.fill("Dress")
+    frontend.page.locator("[role=option]", has_text="Subgraph Blueprints / AnyDressing").wait_for(timeout=20_000)
+    frontend.page.keyboard.press("Escape")
+
+
+def test_dressing_can_be_made_one_node(frontend):
+    """Loader, Garment Encode and Apply together; the picture is the same."""
+    opened = workflow("02_one_garment")
+    for node in opened["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 1
+    frontend.open(opened)
+    before = frontend.prompt()
+    within = [key for key, node in before.items() if node["class_type"] in ("AnyDressingLoader", *DRESSING)]
+    frontend.page.evaluate(CONVERT, within)
+    after = frontend.prompt()
+    assert sorted(node["class_type"] for node in after.values()) == sorted(
+        node["class_type"] for node in before.values()
+    )
+    (apply,) = (node for node in after.values() if node["class_type"] == "AnyDressingApply")
+    assert after[apply["inputs"]["garments.garment_0"][0]]["class_type"] == "AnyDressingGarmentEncode"
+    assert frontend.run().status == "success"
+    assert frontend.page_errors == []
+
+
+DRESSING = ("AnyDressingGarmentEncode", "AnyDressingApply")
