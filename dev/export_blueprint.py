@@ -75,7 +75,7 @@ def blueprint(frontend: Frontend) -> Workflow:
 
 def _named(subgraph: dict[str, Any], node: dict[str, Any]) -> None:
     """Give sockets and inner nodes names that say what they hold, and ids that are the same at every export."""
-    left = list(SOCKETS)
+    left: list[str] = list(SOCKETS)
     for outside, inside in zip(node["inputs"], subgraph["inputs"], strict=True):
         name = next(name for name in left if inside["type"] == ("IMAGE" if "garment" in name else name.upper()))
         left.remove(name)
