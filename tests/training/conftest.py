@@ -134,10 +134,10 @@ class Commands:
         words = [str(argument) for argument in arguments]
         return self._server.start(environment, arguments=words, cwd=str(cwd), quota=quota)
 
-    def run(self, *arguments: object, **options: object) -> tuple[int, str]:
+    def run(self, *arguments: object, patience: float = 300, **options: object) -> tuple[int, str]:
         """Run the command to its end: (exit status, all it said)."""
         command = self.start(*arguments, **options)
-        return command.wait(), command.output
+        return command.wait(patience), command.output
 
 
 @pytest.fixture(scope="session")

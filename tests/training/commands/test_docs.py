@@ -49,12 +49,13 @@ def shortened(words):
     return words
 
 
+@pytest.mark.timeout(1800)  # a slow CPU takes five minutes for the training run alone
 def test_every_command_runs_as_written(commands, folder):
     ran = []
     for line in command_lines():
         program, *words = shlex.split(line)
         if program == "anydressing":
-            status, output = commands.run(*shortened(words), cwd=folder)
+            status, output = commands.run(*shortened(words), cwd=folder, patience=900)
             assert status == 0, f"{line}\n{output}"
         elif program == "accelerate":
             assert words[:2] == ["launch", "$(which anydressing)"]
