@@ -47,11 +47,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Layout:
-    """name: the workflow's, as artists read it. columns: the width of each, and its nodes."""
+    """name: the workflow's, as artists read it. columns: the width of each, and its nodes. app: node and widget of each input that
+    App mode shows; a workflow with any opens there.
+    """
 
     name: str
     columns: Sequence[tuple[int, Sequence[Lies]]]
     frames: Sequence[Frame]
+    app: Sequence[tuple[str, str]] = ()
 
 
 def laid_out(workflow: dict[str, Any], layout: Layout) -> dict[str, Any]:
@@ -73,7 +76,16 @@ def laid_out(workflow: dict[str, Any], layout: Layout) -> dict[str, Any]:
         | {"color": frame.colour, "font_size": 24, "flags": {}}
         for number, frame in enumerate(layout.frames, 1)
     ]
-    return {**workflow, "groups": groups, "extra": _detours(workflow, layout)}
+    return {**workflow, "groups": groups, "extra": _detours(workflow, layout) | _app(workflow, layout)}
+
+
+def _app(workflow: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """What App mode shows, as the frontend keeps it: inputs, and the pictures that are saved."""
+    if not layout.app:
+        return {}
+    saved = [node["id"] for node in workflow["nodes"] if node["type"] == "SaveImage"]
+    inputs = [[int(key), widget] for key, widget in layout.app]
+    return {"linearMode": True, "linearData": {"inputs": inputs, "outputs": saved}}
 
 
 MUTED = 2  # LiteGraph's "never"
@@ -559,6 +571,10 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "12_pose": pose(),
         "13_face": face(),
         "14_style": style(),
+        "15_app": replace(
+            one_picture(f"15 As an app {DEMO}", replace(TWO, maps="14")),
+            app=[("3", "garment"), ("4", "garment"), ("8", "text"), ("7", "strength"), ("11", "seed")],
+        ),
     }
 )
 """By the name of the prompt in workflows/api."""

@@ -142,7 +142,24 @@ PICTURES = {"09_outfit_grid": (580, 772), "10_larger": (432, 576)}
 """What Save Image shows, where it is not the doll's own size."""
 
 
-@pytest.mark.parametrize("name", OF_THE_DOLL)
+DRAWN = "() => [...document.images].some(img => img.naturalWidth === 288 && img.naturalHeight === 384)"
+
+
+def test_an_app_opens_as_one_and_runs(frontend):
+    """Two garments, who she is, strength and seed at the right; the picture in the middle, and no wire to be seen."""
+    opened = workflow("15_app")
+    for node in opened["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 2
+    frontend.open(opened)
+    for label in ("text", "strength", "seed"):
+        frontend.page.get_by_text(label, exact=True).first.wait_for(timeout=20_000)
+    assert frontend.run().status == "success"
+    frontend.page.wait_for_function(DRAWN, timeout=20_000)
+    frontend.open(workflow(NAMES[0]))
+
+
+@pytest.mark.parametrize("name", [name for name in OF_THE_DOLL if not LAYOUTS[name].app])
 def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     """The first as it is; the others, which differ in their nodes alone, in three steps."""
     opened, prompt = workflow(name), awake(prompt_of(name), LAYOUTS[name])
