@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from .garment_kv import GarmentKV
-from .sites import UNetShape
+from .sites import UNetShape, halved
 from .word_table import POSITIONS
 
 
 def row_flops(shape: UNetShape, size: tuple[int, int]) -> int:
     """One undressed row of a U-Net. size: h and w of the latent."""
     width, emb = shape.block_channels[0], 4 * shape.block_channels[0]
-    grids = [size]
-    for _ in shape.block_channels[1:]:
-        grids.append(((grids[-1][0] + 1) // 2, (grids[-1][1] + 1) // 2))
-    tokens = [height * across for height, across in grids]
+    tokens = [math.prod(halved(*size, level)) for level in range(len(shape.block_channels))]
 
     def residual(before: int, after: int, level: int) -> int:
         skip = before * after if before != after else 0
@@ -60,8 +58,7 @@ def worn_flops(
     """What garments add to a conditional row: those of a file's attention, and those that join by reference."""
     products = 0
     for site in shape.sites:
-        height, across = site.grid(*size)
-        tokens = height * across
+        tokens = math.prod(site.grid(*size))
         if trained is not None:
             one = trained[site.key]
             products += 2 * tokens * one.key.shape[1] * one.heads * one.columns.width

@@ -52,10 +52,15 @@ class AttentionSite:
         return f"{block}.1.transformer_blocks.0.attn1"
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The token grid of this site for an h x w latent; each halving rounds up, as the strided convolutions do."""
-        for _ in range(self.stride.bit_length() - 1):
-            height, width = (height + 1) // 2, (width + 1) // 2
-        return height, width
+        """The token grid of this site for an h x w latent."""
+        return halved(height, width, self.stride.bit_length() - 1)
+
+
+def halved(height: int, width: int, times: int) -> tuple[int, int]:
+    """What so many strided convolutions leave of a grid; each halving rounds up."""
+    for _ in range(times):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
 
 
 @dataclass(frozen=True)

@@ -254,11 +254,16 @@ def drawing_column(keys: Keys) -> tuple[int, list[Lies]]:
     return 250, [Lies(keys.apply, "Dress", 166 + 20 * len(keys.garments), 50), Lies(keys.sampler, "Draw", 262)]
 
 
+def picture_column(keys: Keys, width: int = 380, height: int = 470) -> tuple[int, list[Lies]]:
+    """The picture, as it is saved."""
+    return width, [Lies(keys.decode, "Decode"), Lies(keys.save, "The picture", height, drop=30)]
+
+
 def one_picture(name: str, keys: Keys, checkpoint: Lies = DOLL, file: Lies = FILE) -> Layout:
     """Garments on the left, the person in the middle, the picture on the right."""
     columns: Columns = [
         *(garments_column(keys), (240, [checkpoint, file]), person_column(keys), drawing_column(keys)),
-        (380, [Lies(keys.decode, "Decode"), Lies(keys.save, "The picture", 470, drop=30)]),
+        picture_column(keys),
     ]
     if len(keys.garments) == 3:
         columns[3][1].append(Lies(NOTE, "Read me", 220, drop=80))
@@ -399,7 +404,7 @@ def regions() -> Layout:
         ),
         (240, [Lies("26", "The polo shirt, left", 380, drop=20), Lies("27", "The hoodie, right", 380)]),
         drawing_column(keys),
-        (320, [Lies("12", "Decode"), Lies("13", "The picture", 450, drop=30)]),
+        picture_column(keys, 320, 450),
     ]
     frames = [
         *(keys.garment_frame, keys.person_frame),
@@ -424,7 +429,7 @@ def wardrobe() -> Layout:
             ],
         ),
         drawing_column(keys),
-        (340, [Lies("12", "Decode"), Lies("13", "The picture", 470, drop=30)]),
+        picture_column(keys, 340),
     ]
     frames = [
         *(keys.garment_frame, keys.person_frame),
@@ -506,7 +511,7 @@ def pose() -> Layout:
         ),
         person_column(keys),
         (250, [Lies("22", "In this pose", 186, drop=20), *drawing_column(keys)[1]]),
-        (380, [Lies("12", "Decode"), Lies("13", "The picture", 470, drop=30)]),
+        picture_column(keys),
     ]
     frames = [
         *(keys.garment_frame, keys.person_frame),
@@ -524,7 +529,7 @@ def face() -> Layout:
         person_column(keys, width=290),
         (240, [Lies("21", "FaceID models", 130, drop=20), Lies("22", "This face", 270)]),
         drawing_column(keys),
-        (350, [Lies("12", "Decode"), Lies("13", "The picture", 470, drop=30)]),
+        picture_column(keys, 350),
     ]
     frames = [
         *(keys.garment_frame, keys.person_frame),
@@ -540,7 +545,7 @@ def style() -> Layout:
         garments_column(keys),
         (260, [OWN, Lies("20", "Your style", 126), NO_FILE]),
         *(person_column(keys), drawing_column(keys)),
-        (380, [Lies("12", "Decode"), Lies("13", "The picture", 470, drop=30)]),
+        picture_column(keys),
     ]
     frames = [keys.garment_frame, keys.person_frame, Frame("Picture", PICTURE, ["13"])]
     return Layout("14 A style LoRA (SD1.5)", columns, frames)

@@ -56,6 +56,7 @@ class DressedCall:
     def __init__(self, worn: Worn, x: Tensor) -> None:
         self.worn, self.size = worn, x.shape
         self.shape, self.reference = worn.shape, worn.reference
+        self._grids = {site.key: site.grid(x.shape[-2], x.shape[-1]) for site in worn.shape.sites}
 
     def transformer_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """A copy of the options in which every site is dressed, around whatever replaces its attention already."""
@@ -207,9 +208,8 @@ class DressedCall:
         """Height and width of the grid in which tokens (B, L, any) of a site lie: its own, or that of a U-Net that something
         shrank (Kohya's Deep Shrink); None where they were moved, merged or cut into tiles.
         """
-        site = next(site for site in self.shape.sites if site.key == key)
         shrunk = extra.get("activations_shape") or self.size
-        grids = (site.grid(self.size[-2], self.size[-1]), (shrunk[-2], shrunk[-1]))
+        grids = (self._grids[key], (shrunk[-2], shrunk[-1]))
         return next((grid for grid in grids if grid[0] * grid[1] == tokens.shape[1]), None)
 
 

@@ -40,6 +40,15 @@ def prompt_of(name):
     return read(WORKFLOWS / "api" / f"{name}.json")
 
 
+def in_steps(opened, steps):
+    """A workflow with fewer steps than the thirty that it ships with."""
+    for node in opened["nodes"]:
+        if node["type"] == "KSampler":
+            assert node["widgets_values"][2] == 30
+            node["widgets_values"][2] = steps
+    return opened
+
+
 OF_THE_DOLL = [name for name in NAMES if prompt_of(name)["1"]["class_type"] == "AnyDressingDemoCheckpoint"]
 
 
@@ -147,11 +156,7 @@ DRAWN = "() => [...document.images].some(img => img.naturalWidth === 288 && img.
 
 def test_an_app_opens_as_one_and_runs(frontend):
     """Two garments, who she is, strength and seed at the right; the picture in the middle, and no wire to be seen."""
-    opened = workflow("15_app")
-    for node in opened["nodes"]:
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = 2
-    frontend.open(opened)
+    frontend.open(in_steps(workflow("15_app"), 2))
     for label in ("text", "strength", "seed"):
         frontend.page.get_by_text(label, exact=True).first.wait_for(timeout=20_000)
     assert frontend.run().status == "success"
@@ -164,10 +169,7 @@ def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     """The first as it is; the others, which differ in their nodes alone, in three steps."""
     opened, prompt = workflow(name), awake(prompt_of(name), LAYOUTS[name])
     if name != NAMES[0]:
-        for node in opened["nodes"]:
-            if node["type"] == "KSampler":
-                assert node["widgets_values"][2] == 30
-                node["widgets_values"][2] = 3
+        in_steps(opened, 3)
         for node in prompt.values():
             if node["class_type"] == "KSampler":
                 node["inputs"]["steps"] = 3
@@ -297,11 +299,9 @@ def test_a_workflow_saved_before_there_were_these_inputs_opens_and_sends_the_sam
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_THE_DOLL])
 def test_the_artists_workflow_is_accepted_as_it_is(frontend, name):
     """It runs at 768 x 576 for thirty steps; here one step of a small picture, through the same page."""
-    opened = workflow(name)
+    opened = in_steps(workflow(name), 1)
     for node in opened["nodes"]:
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = 1
-        elif node["type"] == "EmptyLatentImage":
+        if node["type"] == "EmptyLatentImage":
             node["widgets_values"][:2] = [64, 96]
         elif node["type"] == "AnyDressingGarmentEncode":
             node["widgets_values"][1:4] = ["custom", 64, 96]
@@ -420,11 +420,7 @@ def test_the_blueprint_is_offered_and_opens_clean(frontend):
 
 def test_dressing_can_be_made_one_node(frontend):
     """Loader, Garment Encode and Apply together; the picture is the same."""
-    opened = workflow("02_one_garment")
-    for node in opened["nodes"]:
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = 1
-    frontend.open(opened)
+    frontend.open(in_steps(workflow("02_one_garment"), 1))
     before = frontend.prompt()
     within = [key for key, node in before.items() if node["class_type"] in ("AnyDressingLoader", *DRESSING)]
     frontend.page.evaluate(CONVERT, within)

@@ -125,6 +125,12 @@ class Studio:
         """Run one of ComfyUI's own extra nodes."""
         return self.run(getattr(importlib.import_module(f"comfy_extras.{module}"), name), *args, **kwargs)
 
+    def deep_shrink(self, model):
+        """Kohya's: the U-Net's inner layers see a smaller picture, for as long as it says; here always."""
+        shrunk = {"block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 1.0}
+        methods = {"downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}
+        return self.stock("nodes_model_downscale", "PatchModelAddDownscale", model, **shrunk, **methods)
+
     @staticmethod
     @torch.inference_mode()
     def run(node, *args, **kwargs):

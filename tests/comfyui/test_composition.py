@@ -275,10 +275,7 @@ def tome(studio, model):
 
 
 def deep_shrink(studio, model):
-    """Kohya's: the U-Net's inner layers see a smaller picture, for as long as it says; here always."""
-    shrunk = {"block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 1.0}
-    methods = {"downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}
-    return studio.stock("nodes_model_downscale", "PatchModelAddDownscale", model, **shrunk, **methods)
+    return studio.deep_shrink(model)
 
 
 def free_lunch(studio, model, name):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import gc
 import importlib
 import weakref
-from functools import partial
 
 import pytest
 import torch
@@ -254,12 +253,11 @@ def test_a_region_overrides_the_words(studio):
 @pytest.mark.holds_by_reference("Deep Shrink", "places are found, and used, on the smaller grid")
 def test_places_are_found_in_a_shrunken_unet(studio):
     """Under Deep Shrink, from the first step to the last: with `clip` the picture is another than without."""
-    shrunk = {"block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 1.0}
-    methods = {"downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}
-    shrink = partial(studio.stock, "nodes_model_downscale", "PatchModelAddDownscale", **shrunk, **methods)
     latent = {"samples": torch.zeros(1, 4, 24, 16)}
     placed, everywhere = (studio.garment("upper", clip=clip) for clip in (studio.clip, None))
-    pictures = [studio.sample(shrink(studio.dress(garments=[one])), latent=latent) for one in (placed, everywhere)]
+    pictures = [
+        studio.sample(studio.deep_shrink(studio.dress(garments=[one])), latent=latent) for one in (placed, everywhere)
+    ]
     assert not torch.equal(*pictures)
 
 
