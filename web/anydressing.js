@@ -72,14 +72,12 @@ function showWhatIsChosen(node, where) {
   setTimeout(() => void showGarment(node, where)); // when a saved workflow has set its value
 }
 
-let isNew = true; // a node that is created now is the artist's, not one of a file without widget values
-
 /** A new node dresses by reference beside a file, too; one that was saved before there was such a choice does not. */
 function chooseReference(encode) {
   const reference = widgetOf(encode, "reference");
   if (!reference) return;
   const place = encode.widgets.indexOf(reference);
-  reference.value = isNew;
+  reference.value = true;
   const before = encode.onConfigure;
   encode.onConfigure = function (saved, ...rest) {
     if (saved.widgets_values && place >= saved.widgets_values.length) reference.value = false;
@@ -87,16 +85,17 @@ function chooseReference(encode) {
   };
 }
 
-/** While a file in the API's format is opened, which names only the inputs that it was made with, no node is new. */
-function watchApiFiles() {
+const BEFORE_REFERENCE = { words: "", reference: false };
+
+/** A file in the API's format names only the inputs that it was made with; the page gives the others any node's values. */
+function completeApiFiles() {
   const load = app.loadApiJson;
-  app.loadApiJson = function (...args) {
-    isNew = false;
-    try {
-      return load.apply(this, args);
-    } finally {
-      isNew = true;
-    }
+  app.loadApiJson = function (prompt, ...rest) {
+    const complete = ([id, node]) =>
+      node?.class_type === "AnyDressingGarmentEncode"
+        ? [id, { ...node, inputs: { ...BEFORE_REFERENCE, ...node.inputs } }]
+        : [id, node];
+    return load.call(this, Object.fromEntries(Object.entries(prompt).map(complete)), ...rest);
   };
 }
 
@@ -119,7 +118,7 @@ const SETUP = {
 
 app.registerExtension({
   name: "AnyDressing",
-  setup: watchApiFiles,
+  setup: completeApiFiles,
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (nodeData.name === "AnyDressingLoader") {
       slotsOfFiles = nodeData.input?.required?.file?.[1]?.anydressing_slots ?? {};

@@ -151,19 +151,6 @@ PICTURES = {"09_outfit_grid": (580, 772), "10_larger": (432, 576)}
 """What Save Image shows, where it is not the doll's own size."""
 
 
-DRAWN = "() => [...document.images].some(img => img.naturalWidth === 288 && img.naturalHeight === 384)"
-
-
-def test_an_app_opens_as_one_and_runs(frontend):
-    """Two garments, who she is, strength and seed at the right; the picture in the middle, and no wire to be seen."""
-    frontend.open(in_steps(workflow("15_app"), 2))
-    for label in ("text", "strength", "seed"):
-        frontend.page.get_by_text(label, exact=True).first.wait_for(timeout=20_000)
-    assert frontend.run().status == "success"
-    frontend.page.wait_for_function(DRAWN, timeout=20_000)
-    frontend.open(workflow(NAMES[0]))
-
-
 @pytest.mark.parametrize("name", [name for name in OF_THE_DOLL if not LAYOUTS[name].app])
 def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     """The first as it is; the others, which differ in their nodes alone, in three steps."""
@@ -191,6 +178,29 @@ def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
         assert "upper: orange" in told["AnyDressingAttentionMaps"]
         assert "confusion 0." in told["AnyDressingAttentionMaps"]
     assert frontend.prompt() == prompt  # what is told stays out of the workflow
+
+
+DRAWN = "() => [...document.images].some(img => img.naturalWidth === 288 && img.naturalHeight === 384)"
+
+
+@pytest.fixture
+def app_mode(frontend):
+    """The page that everybody here uses goes back to the canvas; the mode does not end with the workflow."""
+    yield frontend
+    frontend.page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    frontend.open(workflow(NAMES[0]))
+
+
+def test_an_app_opens_as_one_and_runs(app_mode):
+    """Two garments, who she is, strength and seed at the right; the picture in the middle, and no wire to be seen.
+
+    After the first workflow, which it shares its garments with: where ComfyUI has Apply's result it asks no Garment Encode.
+    """
+    app_mode.open(in_steps(workflow("15_app"), 2))
+    for label in ("text", "strength", "seed"):
+        app_mode.page.get_by_text(label, exact=True).first.wait_for(timeout=20_000)
+    assert app_mode.run().status == "success"
+    app_mode.page.wait_for_function(DRAWN, timeout=20_000)
 
 
 SLOTS = """() => app.graph._nodes.filter(n => n.comfyClass === 'AnyDressingGarmentEncode')
