@@ -47,14 +47,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Layout:
-    """name: the workflow's, as artists read it. columns: the width of each, and its nodes. app: node and widget of each input that
-    App mode shows; a workflow with any opens there.
+    """name: the workflow's, as artists read it. columns: the width of each, and its nodes. app: node, widget and label of each input
+    that App mode shows; a workflow with any opens there.
     """
 
     name: str
     columns: Sequence[tuple[int, Sequence[Lies]]]
     frames: Sequence[Frame]
-    app: Sequence[tuple[str, str]] = ()
+    app: Sequence[tuple[str, str, str]] = ()
 
 
 def laid_out(workflow: dict[str, Any], layout: Layout) -> dict[str, Any]:
@@ -71,6 +71,8 @@ def laid_out(workflow: dict[str, Any], layout: Layout) -> dict[str, Any]:
             node["pos"], node["size"] = [left, top], [width, lies.height or node["size"][1]]
             node["title"], node["flags"] = lies.title, {} if lies.height else {"collapsed": True}
             node["mode"] = MUTED if lies.off else 0
+    for key, widget, label in layout.app:
+        next(one for one in nodes[key]["inputs"] if one["name"] == widget)["label"] = label
     groups = [
         {"id": number, "title": frame.heading, "bounding": _around([nodes[key] for key in frame.keys])}
         | {"color": frame.colour, "font_size": 24, "flags": {}}
@@ -84,7 +86,7 @@ def _app(workflow: dict[str, Any], layout: Layout) -> dict[str, Any]:
     if not layout.app:
         return {}
     saved = [node["id"] for node in workflow["nodes"] if node["type"] == "SaveImage"]
-    inputs = [[int(key), widget] for key, widget in layout.app]
+    inputs = [[int(key), widget] for key, widget, _ in layout.app]
     return {"linearMode": True, "linearData": {"inputs": inputs, "outputs": saved}}
 
 
@@ -578,7 +580,13 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "14_style": style(),
         "15_app": replace(
             one_picture(f"15 As an app {DEMO}", replace(TWO, maps="14")),
-            app=[("3", "garment"), ("4", "garment"), ("8", "text"), ("7", "strength"), ("11", "seed")],
+            app=[
+                ("3", "garment", "Her shirt"),
+                ("4", "garment", "Her skirt or trousers"),
+                ("8", "text", "Who she is, and where"),
+                ("7", "strength", "How strongly they show"),
+                ("11", "seed", "Seed"),
+            ],
         ),
     }
 )

@@ -14,6 +14,7 @@ from dev.export_blueprint import CONVERT
 from dev.export_workflows import PACKS, STAND_INS
 from dev.frontend import READY, TOAST, ChromiumMissingError, Frontend, find_chromium
 from dev.layouts import LAYOUTS, awake
+from dev.prompts import shipped
 from dev.server import ComfyServer
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
@@ -36,10 +37,6 @@ def workflow(name):
     return read(WORKFLOWS / f"{LAYOUTS[name].name}.json")
 
 
-def prompt_of(name):
-    return read(WORKFLOWS / "api" / f"{name}.json")
-
-
 def in_steps(opened, steps):
     """A workflow with fewer steps than the thirty that it ships with."""
     for node in opened["nodes"]:
@@ -49,7 +46,7 @@ def in_steps(opened, steps):
     return opened
 
 
-OF_THE_DOLL = [name for name in NAMES if prompt_of(name)["1"]["class_type"] == "AnyDressingDemoCheckpoint"]
+OF_THE_DOLL = [name for name in NAMES if shipped(name)["1"]["class_type"] == "AnyDressingDemoCheckpoint"]
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +86,13 @@ def test_a_workflow_opens_clean(frontend, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_and_its_prompt_are_twins(frontend, name):
-    assert frontend.ui_to_api(workflow(name)) == awake(prompt_of(name), LAYOUTS[name])
+    assert frontend.ui_to_api(workflow(name)) == awake(shipped(name), LAYOUTS[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_prompt_opens_as_its_twin(frontend, name):
     """The other direction: what the frontend makes of the prompt sends that prompt again."""
-    assert frontend.ui_to_api(frontend.api_to_ui(prompt_of(name), name)) == prompt_of(name)
+    assert frontend.ui_to_api(frontend.api_to_ui(shipped(name), name)) == shipped(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +151,7 @@ PICTURES = {"09_outfit_grid": (580, 772), "10_larger": (432, 576)}
 @pytest.mark.parametrize("name", [name for name in OF_THE_DOLL if not LAYOUTS[name].app])
 def test_a_paper_doll_workflow_runs_and_shows_its_picture(frontend, name):
     """The first as it is; the others, which differ in their nodes alone, in three steps."""
-    opened, prompt = workflow(name), awake(prompt_of(name), LAYOUTS[name])
+    opened, prompt = workflow(name), awake(shipped(name), LAYOUTS[name])
     if name != NAMES[0]:
         in_steps(opened, 3)
         for node in prompt.values():
@@ -197,7 +194,7 @@ def test_an_app_opens_as_one_and_runs(app_mode):
     After the first workflow, which it shares its garments with: where ComfyUI has Apply's result it asks no Garment Encode.
     """
     app_mode.open(in_steps(workflow("15_app"), 2))
-    for label in ("text", "strength", "seed"):
+    for label in ("Her shirt", "Who she is, and where", "Seed"):
         app_mode.page.get_by_text(label, exact=True).first.wait_for(timeout=20_000)
     assert app_mode.run().status == "success"
     app_mode.page.wait_for_function(DRAWN, timeout=20_000)
@@ -268,7 +265,7 @@ def polo(server):
         "AnyDressingExampleGarment",
         "AnyDressingGarmentEncode",
     }
-    prompt = prompt_of("02_one_garment")
+    prompt = shipped("02_one_garment")
     prompt = {key: node for key, node in prompt.items() if node["class_type"] in read_one}
     encode = next(key for key, node in prompt.items() if node["class_type"] == "AnyDressingGarmentEncode")
     save = {"class_type": "AnyDressingSaveGarment", "inputs": {"garment": [encode, 0], "filename_prefix": "polo"}}
@@ -303,7 +300,7 @@ def test_a_workflow_saved_before_there_were_these_inputs_opens_and_sends_the_sam
         encode["inputs"] = [entry for entry in encode["inputs"] if entry not in later]
         del encode["widgets_values"][-sum("widget" in entry for entry in later) :]
     assert frontend.open(saved).is_clean
-    assert frontend.prompt() == prompt_of("03_three_garments")
+    assert frontend.prompt() == shipped("03_three_garments")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_THE_DOLL])
@@ -349,7 +346,7 @@ def test_a_new_node_dresses_by_reference_too_and_a_saved_one_as_it_did(canvas):
 
 
 def test_a_prompt_from_before_opens_as_it_was(canvas):
-    prompt = prompt_of("01_two_garments")
+    prompt = shipped("01_two_garments")
     for node in prompt.values():
         for name in ("words", "reference"):
             node["inputs"].pop(name, None)
