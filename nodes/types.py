@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from comfy_api.latest import io
+
+LOCALES = Path(__file__).parents[1] / "locales"
 
 AnyDressingWire = io.Custom("ANYDRESSING")
 """A loaded AnyDressing file: garment.AnyDressing."""
@@ -34,6 +39,6 @@ def range_inputs(what: str, *, advanced: bool = False) -> list[io.Float.Input]:
 SEARCH_ALIASES = [
     *("anydressing", "garment", "clothes", "clothing", "outfit", "dress", "dressing", "wardrobe", "fashion", "shirt"),
     *("try-on", "virtual try-on", "vton"),
-    *("服装", "衣服", "换装", "试衣", "服", "着せ替え", "試着", "옷", "의류", "의상"),
+    *(word for path in sorted(LOCALES.glob("*/search.json")) for word in json.loads(path.read_text(encoding="utf-8"))),
 ]
-"""What people call it who look for us; other languages find our nodes by these."""
+"""What people call it who look for us; theirs stand in locales/LANGUAGE/search.json."""

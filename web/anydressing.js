@@ -83,20 +83,26 @@ function chooseReference(encode) {
     if (saved.widgets_values && place >= saved.widgets_values.length) reference.value = false;
     return before?.call(this, saved, ...rest);
   };
+  fillInWhatAPromptLeavesOut(encode, { words: "", reference: false });
 }
 
-const BEFORE_REFERENCE = { words: "", reference: false };
-
-/** A file in the API's format names only the inputs that it was made with; the page gives the others any node's values. */
-function completeApiFiles() {
-  const load = app.loadApiJson;
-  app.loadApiJson = function (prompt, ...rest) {
-    const complete = ([id, node]) =>
-      node?.class_type === "AnyDressingGarmentEncode"
-        ? [id, { ...node, inputs: { ...BEFORE_REFERENCE, ...node.inputs } }]
-        : [id, node];
-    return load.call(this, Object.fromEntries(Object.entries(prompt).map(complete)), ...rest);
-  };
+/**
+ * A file in the API's format names only the inputs that it was made with, and what it names is set in the same breath as
+ * its nodes are made, by the widgets' callbacks. `slot` is always named: whatever was not before it, has what it meant.
+ */
+function fillInWhatAPromptLeavesOut(encode, meant) {
+  let told = new Set(); // null once the node stands
+  setTimeout(() => (told = null));
+  for (const name of Object.keys(meant)) {
+    const widget = widgetOf(encode, name);
+    if (widget) follow(widget, "callback", () => told?.add(name));
+  }
+  follow(widgetOf(encode, "slot"), "callback", () => {
+    for (const [name, value] of Object.entries(meant)) {
+      const widget = widgetOf(encode, name);
+      if (widget && told && !told.has(name)) widget.value = value;
+    }
+  });
 }
 
 const SETUP = {
@@ -118,7 +124,6 @@ const SETUP = {
 
 app.registerExtension({
   name: "AnyDressing",
-  setup: completeApiFiles,
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (nodeData.name === "AnyDressingLoader") {
       slotsOfFiles = nodeData.input?.required?.file?.[1]?.anydressing_slots ?? {};
