@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All doll workflows on one real server for as long as an evening's work: the same pictures, no growing memory.
+"""All shipped workflows on one real server for as long as an evening's work: the same pictures, no growing memory.
 
     python -m benchmarks.soak [--prompts 300] [--interrupts 40] [--cache classic|lru|none|ram]
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import json
 import random
 import statistics
 import tempfile
@@ -26,8 +25,11 @@ import psutil
 import requests
 import typer
 from comfyui_anydressing.dev.client import ComfyClient, Event, Prompt, Result
-from comfyui_anydressing.dev.comfyui import CHECKOUT, find_or_fetch
+from comfyui_anydressing.dev.comfyui import find_or_fetch
+from comfyui_anydressing.dev.export_workflows import STAND_INS
 from comfyui_anydressing.dev.layouts import LAYOUTS, awake
+from comfyui_anydressing.dev.prompts import RANDOM_MODELS, shipped
+from comfyui_anydressing.dev.random_checkpoint import build_in_subprocess
 from comfyui_anydressing.dev.server import ComfyServer
 from PIL import Image
 from rich.console import Console
@@ -39,7 +41,7 @@ CACHES = {
     "ram": ["--cache-ram", "2"],
 }
 SEEDS = (1, 2, 3)
-SMALL = {
+SMALL = RANDOM_MODELS | {
     "EmptyLatentImage": {"width": 96, "height": 128},
     "AnyDressingGarmentEncode": {"size": "custom", "width": 96, "height": 128},
     "KSampler": {"steps": 2},
@@ -63,15 +65,13 @@ class Soak:
         return statistics.linear_regression(range(len(last)), last).slope / KIB
 
 
-def doll_workflows() -> dict[str, Prompt]:
-    """The shipped workflows that need no model of an artist's, small."""
+def small_workflows() -> dict[str, Prompt]:
+    """The shipped workflows, small; random models stand in for an artist's."""
     found: dict[str, Prompt] = {}
     for name, layout in LAYOUTS.items():
-        prompt: Prompt = json.loads((CHECKOUT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-        if any(node["class_type"] == "AnyDressingDemoCheckpoint" for node in prompt.values()):
-            found[name] = awake(prompt, layout)
-            for node in prompt.values():
-                node["inputs"] |= SMALL.get(node["class_type"], {})
+        found[name] = awake(shipped(name), layout)
+        for node in found[name].values():
+            node["inputs"] |= SMALL.get(node["class_type"], {})
     return found
 
 
@@ -79,7 +79,7 @@ def soak(
     server: ComfyClient, pid: int, prompts: int, interrupts: int, said: Callable[[int, Soak], None] = lambda *_: None
 ) -> Soak:
     """Run `prompts` prompts, of which `interrupts` are stopped at a random moment."""
-    draw, seen, workflows = random.Random(0), Soak(), doll_workflows()
+    draw, seen, workflows = random.Random(0), Soak(), small_workflows()
     stopped = set(draw.sample(range(len(workflows), prompts), interrupts))  # not before every workflow may have run
     process = psutil.Process(pid)
     for number in range(prompts):
@@ -140,11 +140,13 @@ def main(
     cache: Annotated[list[str] | None, typer.Option(help="Which of ComfyUI's caches; all when left out.")] = None,
 ) -> None:
     """Soak a server in each cache mode; exit 1 when a picture changed, memory grew, or the queue did not empty."""
-    screen, failed = Console(), False
+    screen, failed, comfyui = Console(), False, find_or_fetch()
+    models = build_in_subprocess(comfyui)
     for mode in cache or CACHES:
         with tempfile.TemporaryDirectory() as base:
             flags = ["--use-pytorch-cross-attention", *CACHES[mode]]
-            with ComfyServer(find_or_fetch(), Path(base), flags=flags) as server:
+            with ComfyServer(comfyui, Path(base), models=models, packs=STAND_INS, flags=flags) as server:
+                server.upload_image(comfyui / "input" / "example.png")
 
                 def said(number: int, seen: Soak, mode: str = mode) -> None:
                     if number % 20 == 19:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from typing import Any
 
@@ -14,7 +13,7 @@ from .client import ComfyClient, Event, Prompt, Result
 from .comfyui import CHECKOUT, ComfyUIMissingError, find_or_fetch
 from .contact_sheet import contact_sheet
 from .layouts import LAYOUTS
-from .prompts import drawn_by, garment_pictures, undressed
+from .prompts import drawn_by, garment_pictures, shipped, undressed
 from .server import BASE, PACK, ComfyServer, ServerDiedError, has_accelerator, stop_politely
 
 WORKFLOW = "01_two_garments"
@@ -40,7 +39,7 @@ def main() -> int:
 
 def demo() -> None:
     """Dress a person with a file and without, make the same picture undressed, and put all beside the garments."""
-    prompt: Prompt = json.loads((CHECKOUT / "workflows" / "api" / f"{SHOWN}.json").read_text(encoding="utf-8"))
+    prompt = shipped(SHOWN)
     maps = node_of(prompt, MAPS)
     without, with_file = (key for key, node in prompt.items() if node["class_type"] == "SaveImage")
     print("[1/4] Starting ComfyUI", flush=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from .client import Prompt
 from .comfyui import CHECKOUT
 from .contact_sheet import contact_sheet
 from .demo import demo_server, run
-from .prompts import DOLLS_GARMENTS, OWN_GARMENTS, undressed
+from .prompts import DOLLS_GARMENTS, OWN_GARMENTS, shipped, undressed
 from .server import ComfyServer
 
 PICTURES = CHECKOUT / "web" / "docs" / "pictures"
@@ -40,7 +39,7 @@ Named = Sequence[tuple[str, Image.Image]]
 
 def main() -> None:
     """Make all pictures."""
-    with_file, without = workflow("01_two_garments"), workflow("04_with_and_without_file")
+    with_file, without = shipped("01_two_garments"), shipped("04_with_and_without_file")
     with demo_server() as server, tempfile.TemporaryDirectory() as folder:
         result = run(server, with_file)
         dressed, maps = (image(result.images[node][0]) for node in (SAVE, MAPS))
@@ -62,11 +61,6 @@ def main() -> None:
         "wardrobe",
         [(f"{name}_00001_", garment(f"upper_{name}")) for name in ("purple_hoodie", "striped_polo", "breton")],
     )
-
-
-def workflow(name: str) -> Prompt:
-    """A shipped workflow, as a prompt."""
-    return json.loads((CHECKOUT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def sample(server: ComfyServer, prompt: Prompt) -> Image.Image:

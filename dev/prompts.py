@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ from .comfyui import CHECKOUT
 OWN_GARMENTS = CHECKOUT / "workflows" / "garments"
 DOLLS_GARMENTS = CHECKOUT / "demo" / "garments"
 EXAMPLE = "AnyDressingExampleGarment"
+RANDOM_MODELS = {
+    "CheckpointLoaderSimple": {"ckpt_name": "anydressing_random_sd15.safetensors"},
+    "ControlNetLoader": {"control_net_name": "anydressing_random_controlnet.safetensors"},
+    "LoraLoader": {"lora_name": "anydressing_random_style_lora.safetensors"},
+}
+"""What stands in for an artist's own models: inputs by the type of node."""
+
+
+def shipped(name: str) -> Prompt:
+    """The prompt of a shipped workflow, by its name in workflows/api; nodes that are muted in the workflow, too."""
+    return json.loads((CHECKOUT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def garment_pictures(prompt: Prompt) -> list[Path]:

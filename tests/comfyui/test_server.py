@@ -20,6 +20,7 @@ from dev import node_texts
 from dev.comfyui import OLDEST, PINNED, find_or_fetch
 from dev.export_workflows import STAND_INS
 from dev.layouts import LAYOUTS, awake
+from dev.prompts import RANDOM_MODELS, shipped
 from dev.server import ComfyServer
 
 pytestmark = pytest.mark.comfyui
@@ -55,17 +56,17 @@ def server(request, running):
 
 
 @pytest.fixture(scope="module")
-def shipped(root):
+def own_checkpoint():
     """The artist's first workflow, on our random checkpoint."""
-    prompt = json.loads((root / "workflows" / "api" / "11_own_checkpoint.json").read_text(encoding="utf-8"))
+    prompt = shipped("11_own_checkpoint")
     prompt[CHECKPOINT]["inputs"]["ckpt_name"] = "anydressing_random_sd15.safetensors"
     return prompt
 
 
 @pytest.fixture
-def graph(shipped):
+def graph(own_checkpoint):
     """The shipped workflow, smaller: two steps of 64 x 96 pixels."""
-    graph = copy.deepcopy(shipped)
+    graph = copy.deepcopy(own_checkpoint)
     for node, picture in ((UPPER_PICTURE, "upper_breton.png"), (LOWER_PICTURE, "lower_denim.png")):
         graph[node] = {"class_type": "LoadImage", "inputs": {"image": picture}}  # an artist's own, in their place
     for node in (UPPER, LOWER):
@@ -188,21 +189,16 @@ def test_the_garments_are_shown_as_the_network_sees_them(server, graph):
     assert Image.open(io.BytesIO(result.images[UPPER][0])).size == (72, 96)
 
 
-OURS = {
-    "CheckpointLoaderSimple": {"ckpt_name": "anydressing_random_sd15.safetensors"},
-    "ControlNetLoader": {"control_net_name": "anydressing_random_controlnet.safetensors"},
-    "LoraLoader": {"lora_name": "anydressing_random_style_lora.safetensors"},
-    "KSampler": {"steps": 1},
-}
+OURS = RANDOM_MODELS | {"KSampler": {"steps": 1}}
 SMALL = {
     "EmptyLatentImage": {"width": 64, "height": 96},
     "AnyDressingGarmentEncode": {"size": "custom", "width": 64, "height": 96},
 }
 
 
-def small(root, name):
+def small(name):
     """A shipped workflow on what is here, in one step; an artist's own checkpoint draws 64 x 96."""
-    prompt = awake(json.loads((root / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8")), LAYOUTS[name])
+    prompt = awake(shipped(name), LAYOUTS[name])
     changes = OURS | (SMALL if of_kind(prompt, "CheckpointLoaderSimple") else {})
     for node in prompt.values():
         node["inputs"] |= changes.get(node["class_type"], {})
@@ -235,9 +231,9 @@ def test_these_are_all_shipped_workflows(root):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_node_of_a_workflow_is_there_with_its_inputs(server, root, name):
+def test_every_node_of_a_workflow_is_there_with_its_inputs(server, name):
     known = server.object_info()
-    for node in json.loads((root / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8")).values():
+    for node in shipped(name).values():
         inputs = known[node["class_type"]]["input"]
         offered = {**inputs.get("required", {}), **inputs.get("optional", {})}
         assert {key.split(".")[0] for key in node["inputs"]} <= set(offered), node["class_type"]
@@ -249,8 +245,8 @@ def test_every_node_of_a_workflow_is_there_with_its_inputs(server, root, name):
     indirect=["server"],
     ids=str,
 )
-def test_strength_zero_is_the_plain_picture_in_every_shipped_workflow(server, root, name):
-    dressed = small(root, name)
+def test_strength_zero_is_the_plain_picture_in_every_shipped_workflow(server, name):
+    dressed = small(name)
     off = copy.deepcopy(dressed)
     for apply in of_kind(off, "AnyDressingApply"):
         off[apply]["inputs"]["strength"] = 0.0
