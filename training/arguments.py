@@ -65,6 +65,7 @@ ByReference = Annotated[bool, typer.Option("--reference", help="With a file: dre
 CanvasSize = Annotated[
     str | None, typer.Option(metavar="HxW", help="Without a file: of garments and pictures; 768x576 when left out.")
 ]
+Root = Annotated[Path | None, typer.Option(help="Where pictures lie that are not beside the manifest; only read.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the configuration's folder.")]
 
 

@@ -28,6 +28,7 @@ from .arguments import (
     Precision,
     PrecisionName,
     Resume,
+    Root,
     RunKind,
     Seed,
     Settings,
@@ -222,6 +223,7 @@ def sample(
         list[str] | None, typer.Option(metavar="SLOT=PICTURE", help="A garment, e.g. upper=shirt.png.")
     ] = None,
     manifest: Annotated[Path | None, typer.Option(help="Or: people of a data set, as the previews show them.")] = None,
+    root: Root = None,
     split: Annotated[SplitName, typer.Option(help="Which of them.")] = SplitName.held_out,
     count: Annotated[int, typer.Option(min=1, help="How many pictures or people.")] = 1,
     seed: Seed = 0,
@@ -245,7 +247,7 @@ def sample(
         why = "A picture is made from a prompt and garments, or people are taken from a manifest."
         raise refusal("anydressing sample", "needs one of --prompt and --manifest", why, "give exactly one of them.")
     if manifest is not None:
-        wanted = FromManifest(manifest, split.value, count)
+        wanted = FromManifest(manifest, split.value, count, root)
     else:
         wanted = Prompted(
             prompt or "", [garment_of(text) for text in garment or []], count, dict(map(words_of, words or []))
@@ -333,6 +335,7 @@ def check(
     config: Annotated[
         Path | None, typer.Option(help="The run that will train on it: judge at its resolution, for its slots.")
     ] = None,
+    root: Root = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also draw some of it into this picture.")] = None,
 ) -> None:
@@ -341,7 +344,9 @@ def check(
 
     size = None if resolution is None else size_of(resolution)
     with closing(_display()) as display:
-        text, status = check_for_run(manifest, size, config, tokenizer=tokenizer, sheet=sheet, progress=display.work)
+        text, status = check_for_run(
+            manifest, size, config, root=root, tokenizer=tokenizer, sheet=sheet, progress=display.work
+        )
     typer.echo(text)
     raise typer.Exit(status)
 

@@ -25,20 +25,22 @@ def check_for_run(
     resolution: Size | None,
     config: Path | None,
     *,
+    root: Path | None = None,
     tokenizer: Path | None = None,
     sheet: Path | None = None,
     progress: Progress = untold,
 ) -> tuple[str, int]:
     """What is wrong with a data set, as text, and the exit status: 1 when a run would be refused.
 
-    resolution: None takes that of the configuration, or the default. config: of the run that will train; its tokenizer
-    and its slots count, too. The rest, and what is raised, as `check_data` has it.
+    resolution: None takes that of the configuration, or the default. config: of the run that will train; its tokenizer,
+    its slots and its data's root count, too. root: where pictures lie that are not beside the manifest. The rest, and what is raised, as `check_data` has it.
     """
     settings = None if config is None else load_config(config, TrainConfig)
     size = resolution or (RESOLUTION if settings is None else settings.data.resolution)
     words = tokenizer or (None if settings is None else settings.base.tokenizer)
-    report = check_data(manifest, size, tokenizer=words, sheet=sheet, progress=progress)
-    lack = None if settings is None else lack_in_manifest(settings, read_manifest(manifest))
+    root = root or (None if settings is None else settings.data.root)
+    report = check_data(manifest, size, root=root, tokenizer=words, sheet=sheet, progress=progress)
+    lack = None if settings is None else lack_in_manifest(settings, read_manifest(manifest, root))
     unsaid = UNSAID if resolution is None and settings is None else None
     more = [str(part) for part in (lack, unsaid) if part is not None]
     return "\n\n".join([report.render(), *more]), max(report.status, int(lack is not None))

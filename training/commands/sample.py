@@ -38,11 +38,15 @@ class Prompted:
 
 @dataclass(frozen=True)
 class FromManifest:
-    """The first `count` people of a manifest's split, each in her own garments and caption, as the previews show them."""
+    """The first `count` people of a manifest's split, each in her own garments and caption, as the previews show them.
+
+    root: where pictures lie that are not beside the manifest.
+    """
 
     manifest: Path
     split: str
     count: int = 1
+    root: Path | None = None
 
 
 AT_ONCE = 4  # pictures, as the previews sample them
@@ -106,7 +110,7 @@ def _write(path: Path, picture: Picture, made_from: dict[str, object]) -> Path:
 
 
 def _people_of(wanted: FromManifest, info: Preparation, base: BaseModel) -> list[Made]:
-    manifest = read_manifest(wanted.manifest)
+    manifest = read_manifest(wanted.manifest, wanted.root)
 
     def is_known(garment: WornGarment) -> bool:
         return not info.slots or garment.slot in info.slots

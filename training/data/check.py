@@ -33,21 +33,23 @@ def check_data(
     manifest: Path,
     resolution: Size,
     *,
+    root: Path | None = None,
     tokenizer: Path | None = None,
     sheet: Path | None = None,
     progress: Progress = untold,
 ) -> DataReport:
     """Open every file of a data set and say what is wrong with it.
 
-    resolution: what it will be trained at, height and width in pixels, multiples of 8. tokenizer: the folder of CLIP's;
-    None looks in the usual places, and captions are not counted when it is in none. sheet: a PNG file, in which some of
-    the people are drawn. progress: told (what, done, total).
+    resolution: what it will be trained at, height and width in pixels, multiples of 8. root: where pictures lie that
+    are not beside the manifest. tokenizer: the folder of CLIP's; None looks in the usual places, and captions are not
+    counted when it is in none. sheet: a PNG file, in which some of the people are drawn. progress: told (what, done,
+    total).
 
     Raises ValueError for a manifest that cannot be read, for a tokenizer that was named and cannot be, and for a sheet
     that could not be written; OSError as the disk does.
     """
     _refuse_sheet(sheet)
-    data, words = read_manifest(manifest), _find_tokenizer(manifest, tokenizer)
+    data, words = read_manifest(manifest, root), _find_tokenizer(manifest, tokenizer)
     people = open_all(data, resolution, Course(progress))
     notes = [note for person in people for note in person.notes]
     notes += [

@@ -5,7 +5,8 @@
         {"slot": "upper", "image": "garments/a1_upper.png", "kind": "inshop", "mask": "masks/a1_upper.png"},
         {"slot": "lower", "image": null, "kind": "crop", "mask": "masks/a1_lower.png"}]}
 
-Paths are relative to the manifest and stay inside its folder. A garment of kind `crop` has no picture of its own: it is cut
+Paths are relative to the manifest and stay inside its folder; a picture that is not there is looked for in the data's root,
+which is only read, where a run or a command names one. A garment of kind `crop` has no picture of its own: it is cut
 out of the person's (Sec. 7.2). A painted data set also says what it knows for certain: `person_mask`, the mask of the
 whole person; `labels`, the truth about person and garments; `size`, height and width, and `hats`, the share of people
 with one. Unknown keys are kept out of the data and told once.
@@ -115,27 +116,39 @@ class Item(_Line):
 
 
 class Manifest:
-    """A read manifest. folder: what its paths are relative to. digest: the sha256 of the file's bytes."""
+    """A read manifest. folder: what its paths are relative to. digest: the sha256 of the file's bytes.
 
-    def __init__(self, folder: Path, items: list[Item], digest: str) -> None:
-        self.folder, self.items, self.digest = folder, items, digest
+    root: where a path is looked for that is not in the folder.
+    """
+
+    def __init__(self, folder: Path, items: list[Item], digest: str, root: Path | None = None) -> None:
+        self.folder, self.items, self.digest, self.root = folder, items, digest, root
 
     def of_split(self, split: str) -> list[Item]:
         return [item for item in self.items if item.split == split]
 
     def path(self, relative: str) -> Path:
-        """Where a file lies. Raises ValueError when a link leads it out of the manifest's folder."""
-        path = self.folder / relative
+        """Where a file lies. Raises ValueError when a link leads it out of the manifest's folder, or out of the root."""
+        folder = self.folder
+        if self.root is not None and not os.path.lexists(folder / relative):
+            folder = self.root
+        path = folder / relative
         # Not Path.resolve, which raises RuntimeError for links in a circle.
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder)):
-            problem = f"leads out of the data folder {str(self.folder)!r}"
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            problem = f"leads out of the data folder {str(folder)!r}"
             why = "It is, or lies behind, a link to somewhere else."
             raise refusal(repr(relative), problem, why, "copy the file into the folder.")
         return path
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest. Raises ValueError naming line and field."""
+def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+    """Read and check a manifest. root: where pictures are looked for that are not beside it.
+
+    Raises ValueError naming line and field, or a root that is no folder.
+    """
+    if root is not None and not root.is_dir():
+        found = looked_at(root) if not root.exists() else "It is a file."
+        raise refusal(f"The data's root {str(root)!r}", "is not a folder", found, "name the folder of the pictures.")
     if not path.is_file():
         found = f"{looked_at(path)} " if not path.exists() else ""
         why = f"{found}Training data is described by a manifest.jsonl."
@@ -145,7 +158,7 @@ def read_manifest(path: Path) -> Manifest:
     items = list(_items(as_text(data, f"manifest: {path.name!r}"), path.name))
     if not items:
         raise _problem(path.name, 1, "it holds no person")
-    return Manifest(path.parent, items, hashlib.sha256(data).hexdigest())
+    return Manifest(path.parent, items, hashlib.sha256(data).hexdigest(), root)
 
 
 def safe_relative_path(path: str) -> str:

@@ -45,7 +45,7 @@ def check_sources(config: TrainConfig, *, resume: bool = False) -> None:
     """
     if config.losses.texture > 0:
         load_dists(config.losses.feature_network)
-    manifest = read_manifest(config.data.manifest)
+    manifest = read_manifest(config.data.manifest, config.data.root)
     base = config.base
     load_tokenizer(base.checkpoint, base.tokenizer, plan_base(base.checkpoint).text.network.config.vocab_size)
     lack = lack_in_manifest(config, manifest)
@@ -63,7 +63,7 @@ def make_dressing_task(
     """
     losses, accelerator = config.losses, place.accelerator
     dists = load_dists(losses.feature_network).to(accelerator.device) if losses.texture > 0 else None
-    manifest = read_manifest(config.data.manifest)
+    manifest = read_manifest(config.data.manifest, config.data.root)
     base = load_base(config.base.checkpoint, place.hardware, tokenizer=config.base.tokenizer)
     if config.memory.checkpointing:
         base.unet.enable_gradient_checkpointing()
@@ -121,7 +121,7 @@ def cache_for(config: TrainConfig, device: str, course: Course) -> CachedData:
     # Latents of another precision are other latents.
     hardware = Hardware(chosen, training_precision(config.memory.precision, chosen))
     base = load_base(config.base.checkpoint, hardware, tokenizer=config.base.tokenizer)
-    manifest = read_manifest(config.data.manifest)
+    manifest = read_manifest(config.data.manifest, config.data.root)
     return _cached(config, base, manifest, "train", course)
 
 

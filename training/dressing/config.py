@@ -22,6 +22,11 @@ UNTITLED, UNKNOWN = "untitled", "unknown"  # a file that is started from may kno
 class DressingData(Data):
     """What is trained on, and what the file will say of it."""
 
+    root: Path | None = setting(
+        None,
+        "Where pictures are looked for that do not lie beside the manifest; nothing is written there.",
+        unit="a folder",
+    )
     cache: Path | None = setting(
         None,
         "Where latents, masks and embeddings are kept, for all runs on this data; left out, beside the manifest.",
@@ -161,7 +166,7 @@ class TrainConfig(RunConfig):
         ),
     }
     resumable: ClassVar[frozenset[str]] = RunConfig.resumable | {
-        *("base.checkpoint", "losses.feature_network", "data.cache", "memory.checkpointing")
+        *("base.checkpoint", "losses.feature_network", "data.cache", "data.root", "memory.checkpointing")
     }
 
     steps: Positive = setting(100_000, "How many steps are trained.", unit="steps")

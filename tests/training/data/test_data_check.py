@@ -88,6 +88,16 @@ def box_mask(path, *box, size=SIZE):
     mask.save(path)
 
 
+def test_pictures_may_stay_in_a_root_that_is_only_read(data, tmp_path):
+    before = data.check()
+    own = tmp_path / "own"
+    own.mkdir()
+    for part in ("m", "manifest.jsonl"):
+        shutil.move(data.folder / part, own / part)
+    after = check_data(own / "manifest.jsonl", SIZE, root=data.folder, tokenizer=data.tokenizer)
+    assert (after.facts, after.notes) == (before.facts, before.notes)
+
+
 # --- nothing wrong ---------------------------------------------------------------------------------------------------
 
 

@@ -195,6 +195,34 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         manifest.path("link.png")
 
 
+def test_what_is_not_beside_the_manifest_is_looked_for_in_the_root(tmp_path):
+    own, root = tmp_path / "own", tmp_path / "root"
+    for folder in (own / "masks", root / "people"):
+        folder.mkdir(parents=True)
+    (own / "masks" / "a1_upper.png").touch()
+    (root / "people" / "a1.png").touch()
+    manifest = read_manifest(write(own, GOOD), root)
+    assert manifest.path("masks/a1_upper.png") == own / "masks/a1_upper.png"
+    assert manifest.path("people/a1.png") == root / "people/a1.png"
+    assert manifest.path("people/a2.png") == root / "people/a2.png"  # and what is nowhere is missing there
+
+
+def test_a_link_out_of_the_root_is_refused(tmp_path):
+    own, root = tmp_path / "own", tmp_path / "root"
+    for folder in (own, root):
+        folder.mkdir()
+    (root / "people").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="leads out of the data folder .*root"):
+        read_manifest(write(own, GOOD), root).path("people/a1.png")
+
+
+@pytest.mark.parametrize("lies", ["nowhere", "file"])
+def test_a_root_that_is_no_folder_is_named(tmp_path, lies):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="The data's root '.*' is not a folder"):
+        read_manifest(write(tmp_path, GOOD), tmp_path / lies)
+
+
 def test_unknown_keys_are_told_once(tmp_path, caplog):
     read_manifest(write(tmp_path, changed(pose="T"), changed(id="a2", pose="A")))
     assert caplog.messages == ["manifest.jsonl: the key 'pose' is not read."]
