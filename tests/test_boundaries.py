@@ -27,6 +27,7 @@ WALLS = {
     "training.base": {CORE, GROUND},
     "training.losses": {CORE, GROUND},
     "training.data": {CORE, GROUND, "training.base"},
+    "training.wardrobes": {CORE, GROUND, "training.data"},
     "training.model": {CORE, GROUND, "training.base", "training.run"},
     "training.dressing": {CORE, GROUND, *(f"training.{wing}" for wing in ("run", "base", "losses", "data", "model"))},
     "training.evaluation": {CORE, GROUND, "training.model"},

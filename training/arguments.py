@@ -69,6 +69,17 @@ Root = Annotated[Path | None, typer.Option(help="Where pictures lie that are not
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the configuration's folder.")]
 
 
+class LayoutName(str, Enum):
+    manifest = "manifest"
+    dresscode = "dresscode"
+    viton_hd = "viton-hd"
+
+
+class MixName(str, Enum):
+    as_is = "as-is"
+    paper = "paper"
+
+
 class Bench(str, Enum):
     paper_doll = "paper-doll"
 

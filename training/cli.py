@@ -25,6 +25,8 @@ from .arguments import (
     Dtype,
     FileOrNone,
     Guidance,
+    LayoutName,
+    MixName,
     Precision,
     PrecisionName,
     Resume,
@@ -316,14 +318,73 @@ def paper_doll(
     size: Annotated[str, typer.Option(metavar="HxW", help="Height x width in pixels.")] = "512x384",
     split: Annotated[SplitName, typer.Option(help="held_out garments are never seen in train.")] = SplitName.train,
     hats: Annotated[float, typer.Option(min=0, max=1, help="The share of people who wear a hat.")] = 0.25,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that paint.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that paint, with a layout of ours.")] = 1,
+    layout: Annotated[
+        LayoutName, typer.Option(help="Of the files: ours, or that of a published data set.")
+    ] = LayoutName.manifest,
 ) -> None:
     """Paint people in procedural garments, with flat-lays, exact masks and captions."""
     from .paper_doll.world.dataset import write_dataset
+    from .paper_doll.world.published import write_published
 
     with _course() as course:
-        manifest = write_dataset(folder, count, seed, size_of(size), split.value, hats, workers, course)
-    typer.echo(str(manifest))
+        if layout is LayoutName.manifest:
+            made = write_dataset(folder, count, seed, size_of(size), split.value, hats, workers, course)
+        else:
+            made = write_published(folder, count, layout.value, seed, size_of(size), split.value, hats, course)
+    typer.echo(str(made))
+
+
+def _converts(layout: str, help: str) -> None:
+    """Add the command that converts a layout; all of them take the same."""
+
+    @data_app.command(layout, help=help)
+    def command(
+        root: Annotated[Path, typer.Argument(metavar="SRC", help="Where the pictures lie; only read.")],
+        out: Annotated[Path, typer.Argument(metavar="OUT", help="Where manifest, masks and sheet are written.")],
+        resolution: Annotated[
+            str, typer.Option(metavar="HxW", help="Of the sheet: what will be trained at.")
+        ] = "768x576",
+        mix: Annotated[
+            MixName, typer.Option(help="paper: of several garments with pictures one a line, the others cut out.")
+        ] = MixName.as_is,
+        held_out: Annotated[
+            float, typer.Option(min=0, max=0.5, help="The share that is held out, where the data has no split.")
+        ] = 0.05,
+        captions: Annotated[Path | None, typer.Option(help='Lines {"id": ..., "caption": ...}.')] = None,
+        parser: Annotated[
+            Path | None, typer.Option(help="The folder of a segmentation model, for people without masks.")
+        ] = None,
+        device: Device = "auto",
+        skip_bad: Annotated[
+            bool, typer.Option("--skip-bad", help="Leave out looks that cannot be used, if they are few.")
+        ] = False,
+    ) -> None:
+        from .commands.convert import convert_to_folder
+
+        with _course() as course:
+            text, status = convert_to_folder(
+                layout,
+                root,
+                out,
+                resolution=size_of(resolution),
+                mix=mix.value,
+                held_out=held_out,
+                captions=captions,
+                parser=parser,
+                device=device,
+                skip_bad=skip_bad,
+                course=course,
+            )
+        typer.echo(text)
+        raise typer.Exit(status)
+
+
+_converts("photos", "Make a manifest of one's own photographs: people/, and upper/, lower/ ... of the same names.")
+_converts("dresscode", "Make a manifest of DressCode, as it is published.")
+_converts("dresscode-mr", "Make a manifest of DressCode-MR, as it is published.")
+_converts("viton-hd", "Make a manifest of VITON-HD, as it is published.")
+_converts("garments2look", "Make a manifest of Garments2Look, as it is published and unpacked.")
 
 
 @data_app.command("check")

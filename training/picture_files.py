@@ -36,3 +36,10 @@ def png_bytes(picture: Image.Image) -> bytes:
     content = io.BytesIO()
     picture.save(content, "png")
     return content.getvalue()
+
+
+def jpeg_bytes(picture: Image.Image) -> bytes:
+    """The content of a JPEG file that looks as the picture does."""
+    content = io.BytesIO()
+    picture.save(content, "jpeg", quality=95, subsampling=0)
+    return content.getvalue()

@@ -40,6 +40,7 @@ from ...anydressing_core.refusals import is_text, quote, refusal
 from ..places import looked_at
 from ..text_files import as_text
 
+MANIFEST = "manifest.jsonl"
 LONGEST_ID = 128
 
 
@@ -60,6 +61,11 @@ Slot = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 
 LONGEST_CAPTION = 2000
 LONGEST_LINE = 100_000
+
+OF_A_FOLDER = (
+    "make one of a folder of photos with `anydressing data photos FOLDER OUT`, or of a published data set, see "
+    "`anydressing data --help`."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +159,8 @@ def read_manifest(path: Path, root: Path | None = None) -> Manifest:
         found = f"{looked_at(path)} " if not path.exists() else ""
         why = f"{found}Training data is described by a manifest.jsonl."
         remedy = "name one, or make one with `anydressing data`."
+        if path.is_dir():
+            remedy = f"name {str(path / MANIFEST)!r}." if (path / MANIFEST).is_file() else OF_A_FOLDER
         raise refusal(f"manifest: {str(path)!r}", "is not a file", why, remedy)
     data = path.read_bytes()
     items = list(_items(as_text(data, f"manifest: {path.name!r}"), path.name))

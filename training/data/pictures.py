@@ -76,13 +76,13 @@ class Source:
 def person_picture(person: Source, resolution: Size) -> Tensor:
     """The person, scaled to cover the resolution (height, width) and cropped: (3, H, W) in [-1, 1]."""
     height, width = resolution
-    return _tensor(ImageOps.fit(_decoded(person), (width, height), Image.Resampling.LANCZOS))
+    return _tensor(ImageOps.fit(upright(person), (width, height), Image.Resampling.LANCZOS))
 
 
 def worn_mask(mask: Source, person: Source, resolution: Size) -> Tensor:
     """Where a garment shows on the person, cropped as the person is: (H, W) bool, somewhere true."""
     height, width = resolution
-    fitted = np.array(ImageOps.fit(_shape_on(mask, person), (width, height), Image.Resampling.BOX)) >= MASK_THRESHOLD
+    fitted = np.array(ImageOps.fit(shape_on(mask, person), (width, height), Image.Resampling.BOX)) >= MASK_THRESHOLD
     if not fitted.any():
         why = f"nothing of the mask is left in the picture's centre, {width} x {height}"
         raise BadPictureError(mask.name, why, "cut off")
@@ -91,7 +91,7 @@ def worn_mask(mask: Source, person: Source, resolution: Size) -> Tensor:
 
 def flat_lay(garment: Source, resolution: Size) -> GarmentCanvas:
     """A garment laid flat; of a picture with transparency, what is opaque is cut out."""
-    with _opened(garment) as image:
+    with opened(garment) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image))
         alpha = _alpha(upright)
         picture = _tensor((upright if alpha is None else upright.convert("RGBA")).convert("RGB"))[None]
@@ -105,22 +105,72 @@ def flat_lay(garment: Source, resolution: Size) -> GarmentCanvas:
 
 def cut_out(person: Source, mask: Source, resolution: Size) -> GarmentCanvas:
     """A garment cut out of the person's picture onto white."""
-    shape = torch.from_numpy(np.array(_shape_on(mask, person)) > 0).float()[None, None]
-    return _visible(mask, lay_out(_tensor(_decoded(person))[None], *resolution, shape))
+    shape = torch.from_numpy(np.array(shape_on(mask, person)) > 0).float()[None, None]
+    return _visible(mask, lay_out(_tensor(upright(person))[None], *resolution, shape))
+
+
+def upright(source: Source) -> Image.Image:
+    """The upright picture in colours, without transparency: over white."""
+    with opened(source) as image:
+        whole = _eight_bit(ImageOps.exif_transpose(image))
+        if whole.has_transparency_data:
+            whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole.convert("RGBA"))
+        return whole.convert("RGB")
 
 
 @lru_cache(maxsize=1024)  # a PNG is decoded to its end to learn which way is up, and each mask asks for its person
 def picture_size(source: Source) -> Size:
     """Height and width of the upright picture."""
-    with _opened(source) as image:
+    with opened(source) as image:
         sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
         return image.size if sideways else (image.height, image.width)
+
+
+def shape_on(mask: Source, person: Source) -> Image.Image:
+    """A mask in black and white, somewhere white, of its person's upright picture. Raises BadPictureError for any other."""
+    values = _mask_values(mask)
+    (width, height), (high, wide) = values.size, picture_size(person)
+    if (width, height) != (wide, high):
+        why = f"the mask is {width} x {height} pixels, its person {wide} x {high}"
+        raise BadPictureError(mask.name, why, "mask size")
+    brightest = int(np.array(values).max())
+    if brightest < MASK_THRESHOLD:
+        why = f"the mask is empty: no pixel is {MASK_THRESHOLD} of 255 or brighter, the brightest is {brightest}"
+        if brightest == 1:
+            why += "; values of 0 and 1 are to be multiplied by 255"
+        elif brightest:
+            why += "; if these are labels, make one mask in black and white for each garment"
+        raise BadPictureError(mask.name, why, "empty mask")
+    return values.point([255 if value >= MASK_THRESHOLD else 0 for value in range(256)])
 
 
 def grey_share(mask: Source) -> float:
     """The share of a mask's pixels that are neither black nor white."""
     counts = _mask_values(mask).histogram()
     return sum(counts[value] for value in GREYS) / sum(counts)
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[Image.Image]:
+    """The picture in a file, as it is stored; BadPictureError for whatever goes wrong with it, inside the block too."""
+    content = source.read()
+    too_large = BadPictureError(source.name, f"it has more than {MOST_PIXELS:,} pixels")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise too_large
+            yield image
+    except BadPictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise too_large from error
+    except UnidentifiedImageError as error:
+        instead = what_came_instead(content[:64])
+        why = f"it is not a picture in one of {', '.join(FORMATS)}" if instead is None else f"it is {instead[0]}"
+        raise BadPictureError(source.name, why) from error
+    except Exception as error:
+        # Pillow's decoders raise errors of all kinds when a file is broken.
+        raise BadPictureError(source.name, f"it is damaged or incomplete: {quote(str(error))}") from error
 
 
 def _content(name: str, path: Path) -> bytes:
@@ -134,18 +184,9 @@ def _content(name: str, path: Path) -> bytes:
         raise BadPictureError(name, f"it cannot be read ({error.strerror})") from error
 
 
-def _decoded(source: Source) -> Image.Image:
-    """The upright picture in colours, without transparency: over white."""
-    with _opened(source) as image:
-        upright = _eight_bit(ImageOps.exif_transpose(image))
-        if upright.has_transparency_data:
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-        return upright.convert("RGB")
-
-
 def _mask_values(source: Source) -> Image.Image:
     """A mask's values, 255 on the garment: what is opaque where there is transparency, else what is bright."""
-    with _opened(source) as image:
+    with opened(source) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image))
         alpha = _alpha(upright)
         if alpha is None and upright.mode == "P" and not _is_grey(upright):
@@ -167,28 +208,6 @@ def _is_grey(image: Image.Image) -> bool:
     return int((pixels.max(axis=2) - pixels.min(axis=2)).max()) == 0
 
 
-@contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
-    content = source.read()
-    too_large = BadPictureError(source.name, f"it has more than {MOST_PIXELS:,} pixels")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise too_large
-            yield image
-    except BadPictureError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise too_large from error
-    except UnidentifiedImageError as error:
-        instead = what_came_instead(content[:64])
-        why = f"it is not a picture in one of {', '.join(FORMATS)}" if instead is None else f"it is {instead[0]}"
-        raise BadPictureError(source.name, why) from error
-    except Exception as error:
-        # Pillow's decoders raise errors of all kinds when a file is broken.
-        raise BadPictureError(source.name, f"it is damaged or incomplete: {quote(str(error))}") from error
-
-
 def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith(("I", "F")):
         return image
@@ -196,24 +215,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point pixels, whose range nobody knows")
     sixteen_bit = np.asarray(image).astype(np.int64).clip(0, 65535)
     return Image.fromarray(((sixteen_bit + 128) // 257).astype(np.uint8))
-
-
-def _shape_on(mask: Source, person: Source) -> Image.Image:
-    """A mask in black and white, somewhere white."""
-    values = _mask_values(mask)
-    (width, height), (high, wide) = values.size, picture_size(person)
-    if (width, height) != (wide, high):
-        why = f"the mask is {width} x {height} pixels, its person {wide} x {high}"
-        raise BadPictureError(mask.name, why, "mask size")
-    brightest = int(np.array(values).max())
-    if brightest < MASK_THRESHOLD:
-        why = f"the mask is empty: no pixel is {MASK_THRESHOLD} of 255 or brighter, the brightest is {brightest}"
-        if brightest == 1:
-            why += "; values of 0 and 1 are to be multiplied by 255"
-        elif brightest:
-            why += "; if these are labels, make one mask in black and white for each garment"
-        raise BadPictureError(mask.name, why, "empty mask")
-    return values.point([255 if value >= MASK_THRESHOLD else 0 for value in range(256)])
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -212,14 +212,14 @@ def test_a_link_out_of_the_root_is_refused(tmp_path):
     for folder in (own, root):
         folder.mkdir()
     (root / "people").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="leads out of the data folder .*root"):
+    with pytest.raises(ValueError, match=r"leads out of the data folder .*root"):
         read_manifest(write(own, GOOD), root).path("people/a1.png")
 
 
 @pytest.mark.parametrize("lies", ["nowhere", "file"])
 def test_a_root_that_is_no_folder_is_named(tmp_path, lies):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="The data's root '.*' is not a folder"):
+    with pytest.raises(ValueError, match=r"The data's root '.*' is not a folder"):
         read_manifest(write(tmp_path, GOOD), tmp_path / lies)
 
 

@@ -24,14 +24,13 @@ from PIL import Image
 
 from ....anydressing_core.atomic_write import write_atomically
 from ....anydressing_core.refusals import refusal
-from ...data.manifest import Item, read_manifest
+from ...data.manifest import MANIFEST, Item, read_manifest
 from ...progress import UNWATCHED, Course, StoppedError
 from . import painter
 from .fabrics import Split
 from .samples import HATS, SIZE, Labels, Sample, sample
 
 Entry: TypeAlias = dict[str, Any]  # one line of the manifest
-MANIFEST = "manifest.jsonl"
 PAINTING = "painting people"
 
 

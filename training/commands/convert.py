@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`anydressing data photos | dresscode | dresscode-mr | viton-hd | garments2look`: from pictures to a manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from ...anydressing_core.refusals import refusal
+from ..hardware import choose_device
+from ..places import require_there
+from ..progress import Course
+from ..text_files import read_text
+from ..wardrobes import dresscode, dresscode_mr, garments2look, photos, viton_hd
+from ..wardrobes.convert import Mix, Plan, convert
+from ..wardrobes.looks import Layout
+from ..wardrobes.parser import load_parser
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        "photos": photos.LAYOUT,
+        "dresscode": dresscode.LAYOUT,
+        "dresscode-mr": dresscode_mr.LAYOUT,
+        "viton-hd": viton_hd.LAYOUT,
+        "garments2look": garments2look.LAYOUT,
+    }
+)
+
+
+def convert_to_folder(
+    layout: str,
+    root: Path,
+    out: Path,
+    *,
+    resolution: tuple[int, int],
+    mix: Mix,
+    held_out: float,
+    captions: Path | None,
+    parser: Path | None,
+    device: str,
+    skip_bad: bool,
+    course: Course,
+) -> tuple[str, int]:
+    """Convert a folder; what is to be told of it, and the exit status. Under torchrun this is one process of several."""
+    sees = None if parser is None else load_parser(parser, choose_device(device))
+    plan = Plan(
+        LAYOUTS[layout],
+        require_there(root),
+        out,
+        resolution,
+        mix,
+        held_out,
+        None if captions is None else read_captions(captions),
+        skip_bad,
+        int(os.environ.get("RANK", "0")),
+        int(os.environ.get("WORLD_SIZE", "1")),
+        sees,
+    )
+    report = convert(plan, course)
+    told = report.render()
+    if report.by_hand is not None:
+        told += f"\n\nLook at {out / 'sheet.png'}, then: anydressing data check {out / 'manifest.jsonl'} --root {root}"
+    return told, report.status
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Captions by id, of a file of lines {"id": ..., "caption": ...}. Raises ValueError naming the line."""
+    captions: dict[str, str] = {}
+    for number, line in enumerate(read_text(require_there(path, "--captions")).split("\n"), 1):
+        try:
+            told = json.loads(line) if line.strip() else None
+            if told is not None:
+                captions[told["id"]] = str(told["caption"])
+        except (ValueError, KeyError, TypeError) as error:
+            why = 'A line is one JSON object, {"id": "0001", "caption": "a woman in a park"}.'
+            raise refusal(f"Line {number} of {path.name!r}", "cannot be read", why, "correct that line.") from error
+    return captions
