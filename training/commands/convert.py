@@ -3,21 +3,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+import torch
+
+from ...anydressing_core.pixels import as_unit
 from ...anydressing_core.refusals import refusal
+from ..data.pictures import Source, upright
 from ..hardware import choose_device
+from ..paper_doll.networks.parser import load_parser as load_doll_parser
+from ..paper_doll.world.garments import SLOTS
 from ..places import require_there
 from ..progress import Course
 from ..text_files import read_text
 from ..wardrobes import dresscode, dresscode_mr, garments2look, photos, viton_hd
 from ..wardrobes.convert import Mix, Plan, convert
+from ..wardrobes.labels import Mask
 from ..wardrobes.looks import Layout
-from ..wardrobes.parser import load_parser
+from ..wardrobes.parser import Parser, load_parser
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
@@ -45,7 +54,7 @@ def convert_to_folder(
     course: Course,
 ) -> tuple[str, int]:
     """Convert a folder; what is to be told of it, and the exit status. Under torchrun this is one process of several."""
-    sees = None if parser is None else load_parser(parser, choose_device(device))
+    sees = None if parser is None else _parser(parser, choose_device(device))
     plan = Plan(
         LAYOUTS[layout],
         require_there(root),
@@ -64,6 +73,22 @@ def convert_to_folder(
     if report.by_hand is not None:
         told += f"\n\nLook at {out / 'sheet.png'}, then: anydressing data check {out / 'manifest.jsonl'} --root {root}"
     return told, report.status
+
+
+class DollParser:
+    """The paper doll's own parser, which sees dolls alone. digest: of its file."""
+
+    def __init__(self, path: Path) -> None:
+        self._parser, self.digest = load_doll_parser(path), hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def parse(self, person: Source) -> Mapping[str, Mask]:
+        """As `wardrobes.parser.Parser` has it."""
+        parts = self._parser.parse(as_unit(np.array(upright(person))))
+        return {slot: mask.numpy() for slot, mask in parts.items() if slot in SLOTS}
+
+
+def _parser(path: Path, device: torch.device) -> Parser:
+    return DollParser(path) if path.is_file() else load_parser(path, device)
 
 
 def read_captions(path: Path) -> dict[str, str]:
