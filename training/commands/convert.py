@@ -26,7 +26,7 @@ from ..wardrobes import dresscode, dresscode_mr, garments2look, photos, viton_hd
 from ..wardrobes.convert import Mix, Plan, convert
 from ..wardrobes.labels import Mask
 from ..wardrobes.looks import Layout
-from ..wardrobes.parser import Parser, load_parser
+from ..wardrobes.masks import Parser
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
@@ -88,6 +88,8 @@ class DollParser:
 
 
 def _parser(path: Path, device: torch.device) -> Parser:
+    from ..wardrobes.parser import load_parser  # transformers takes seconds, and most data sets need none
+
     return DollParser(path) if path.is_file() else load_parser(path, device)
 
 

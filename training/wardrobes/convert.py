@@ -34,9 +34,8 @@ from ..data.pictures import READ_AT_ONCE, BadPictureError
 from ..picture_files import png_bytes
 from ..progress import UNWATCHED, Course
 from .looks import Layout, Look, apart, split_by_chance
-from .masks import Shown, masks_of, needs_parser
+from .masks import Parser, Shown, masks_of, needs_parser
 from .outcomes import FOLDER, Outcome, Outcomes
-from .parser import Parser
 from .report import Report
 
 VERSION = 1

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from ..data.pictures import BadPictureError, Source, picture_size, shape_on
+from ..data.pictures import BadPictureError, Source, shape_on, upright
 from .labels import SYSTEMS, Classes, Mask, read_classes, where
 from .looks import Look, Piece
-from .parser import Parser
 
 LEAST_SEEN = 0.01
 """The share of the picture that a garment covers, or it is not cut out of it."""
@@ -21,6 +21,17 @@ MOST_AT_FRAME = 0.02
 """The share of a side of the frame that a whole garment may touch."""
 
 UNSEEN, SMALL, CUT = "not seen", f"less than {LEAST_SEEN:.0%} of the picture", "cut by the frame"
+
+
+class Parser(Protocol):
+    """Sees where garments are. digest: of its weights; what it saw is kept by it."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def parse(self, person: Source) -> Mapping[str, Mask]:
+        """By slot, where such a garment shows on the upright picture: (H, W). Raises BadPictureError."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,16 @@ def masks_of(look: Look, root: Path, parser: Parser | None = None) -> list[Shown
     parser: for looks of which nothing says it. Raises BadPictureError for files that cannot be used.
     """
     person = _source(root, look.person)
-    size = picture_size(person)
+    whole = upright(person)  # to its last byte, as those of the garments are
+    size = (whole.height, whole.width)
     classes: Classes | None = None
     if look.labels is not None and not all(piece.masks for piece in look.pieces):
         classes = read_classes(_source(root, look.labels[0]), size)
     parsed = parser.parse(person) if parser is not None and needs_parser(look) else dict[str, Mask]()
     shown: list[Shown] = []
     for piece in look.pieces:
+        if piece.picture is not None:
+            upright(_source(root, piece.picture))
         if piece.masks:
             mask = _united([_source(root, name) for name in piece.masks], person)
         elif classes is not None and look.labels is not None:
@@ -84,5 +98,5 @@ def _united(masks: Sequence[Source], person: Source) -> Mask:
 def _source(root: Path, name: str) -> Source:
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
-        raise BadPictureError(name, "it lies behind a link that leads out of the data's folder")
+        raise BadPictureError(name, "it leads out of the data's folder, by its name or by a link")
     return Source.find(name, path)

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,17 +29,6 @@ WORDS = {
     "bag": r"bag|handbag",
 }
 """Slot -> names of classes, as parsers call them."""
-
-
-class Parser(Protocol):
-    """Sees where garments are. digest: of its weights; what it saw is kept by it."""
-
-    @property
-    def digest(self) -> str: ...
-
-    def parse(self, person: Source) -> Mapping[str, Mask]:
-        """By slot, where such a garment shows on the upright picture: (H, W). Raises BadPictureError."""
-        ...
 
 
 class SegmentationParser:

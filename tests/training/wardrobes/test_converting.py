@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -374,6 +379,36 @@ def test_what_a_hand_changed_stays(tmp_path):
     assert "2 lines as a hand changed" in report.render()
 
 
+WALK = """
+import sys
+from pathlib import Path
+from comfyui_anydressing.training.commands.convert import LAYOUTS
+from comfyui_anydressing.training.progress import Course
+from comfyui_anydressing.training.wardrobes import convert
+
+convert.READ_AT_ONCE = 1
+course = Course(lambda what, done, total: print(done, flush=True))
+convert.convert(convert.Plan(LAYOUTS["dresscode"], Path(sys.argv[1]), Path(sys.argv[2]), (128, 96)), course)
+"""
+
+
+def test_ten_kills_lose_nothing(published, tmp_path):
+    """Each process dies by SIGKILL somewhere in its first look or just after; the next goes on."""
+    root, out = published["dresscode"], tmp_path / "out"
+    chance = random.Random(0)
+    for _ in range(10):
+        walk = subprocess.Popen([sys.executable, "-c", WALK, root, out], stdout=subprocess.PIPE)
+        walk.stdout.readline()
+        time.sleep(chance.uniform(0, 0.02))
+        walk.kill()
+        walk.communicate()
+    converted("dresscode", root, out)
+    converted("dresscode", root, tmp_path / "other")
+    assert (out / "manifest.jsonl").read_bytes() == (tmp_path / "other/manifest.jsonl").read_bytes()
+    for path in (tmp_path / "other/masks").iterdir():
+        assert (out / "masks" / path.name).read_bytes() == path.read_bytes()
+
+
 # --- what is bad ------------------------------------------------------------------------------------------------------
 
 
@@ -410,3 +445,94 @@ def test_bad_looks_are_named_and_nothing_is_half_written(copied, tmp_path):
     assert len(told) == 3
     assert all(any(why in one for one in told) for why in whys)
     assert "3 of 8 looks cannot be used, more than 5%" in report.render()
+
+
+def many(published, root, count=500):
+    """So many people of VITON-HD's layout: links to six painted ones."""
+    source = published["viton-hd"]
+    for number in range(count):
+        for folder, suffix in (("image", "jpg"), ("cloth", "jpg"), ("image-parse-v3", "png")):
+            (root / "train" / folder).mkdir(parents=True, exist_ok=True)
+            os.link(
+                source / f"train/{folder}/{number % 6:05d}_00.{suffix}",
+                root / f"train/{folder}/{number:05d}_00.{suffix}",
+            )
+    names = [f"{number:05d}_00.jpg" for number in range(count)]
+    (root / "train_pairs.txt").write_text("".join(f"{name} {name}\n" for name in names))
+    return names
+
+
+def replace(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+def zero_byte(root, name):
+    replace(root / "train/image" / name, b"")
+
+
+def truncated(root, name):
+    path = root / "train/image" / name
+    replace(path, path.read_bytes()[:-400])
+
+
+def bomb(root, name):
+    path = root / "train/image" / name
+    path.unlink()
+    Image.new("1", (16_000, 16_000)).save(path, "png")
+
+
+def wrong_extension(root, name):
+    replace(root / "train/image" / name, b"a text that somebody called .jpg")
+
+
+def missing_map(root, name):
+    (root / "train/image-parse-v3" / name).with_suffix(".png").unlink()
+
+
+def outside(root, name):
+    pairs = root / "train_pairs.txt"
+    pairs.write_text(pairs.read_text().replace(f"{name} {name}", f"../../../{name} {name}"))
+
+
+def unreadable(root, name):
+    (root / "train/image" / name).unlink()
+    (root / "train/image" / name).mkdir()
+
+
+FAULTS = {
+    zero_byte: "it is not a picture",
+    truncated: "it is damaged or incomplete",
+    bomb: "more than 89,478,485 pixels",
+    wrong_extension: "it is not a picture",
+    missing_map: "there is no such file",
+    outside: "leads out of the data's folder",
+    unreadable: "it is a folder or a device",
+}
+
+
+def test_of_500_people_every_fault_is_named_and_nothing_is_half_written(published, tmp_path):
+    """One percent of each fault: seven percent in all, which are too many to pass over."""
+    root, out = tmp_path / "src", tmp_path / "out"
+    names = many(published, root)
+    spoiled = {name: fault for place, fault in enumerate(FAULTS) for name in names[place * 5 : place * 5 + 5]}
+    for name, fault in spoiled.items():
+        fault(root, name)
+    report = converted("viton-hd", root, out, skip_bad=True)
+    assert report.status == 2
+    told = {line["id"]: line["why"] for line in map(json.loads, (out / "left_out.jsonl").read_text().splitlines())}
+    assert told.keys() == {f"train-{name.removesuffix('.jpg')}" for name in spoiled}
+    for name, fault in spoiled.items():
+        assert FAULTS[fault] in told[f"train-{name.removesuffix('.jpg')}"], fault.__name__
+    assert not (out / "manifest.jsonl").exists()
+    assert not [path for path in out.rglob("*") if path.suffix == ".tmp"]
+
+
+def test_few_faults_are_passed_over_when_asked(published, tmp_path):
+    root, out = tmp_path / "src", tmp_path / "out"
+    for name in many(published, root, 100)[:5]:
+        zero_byte(root, name)
+    assert converted("viton-hd", root, out).status == 2
+    assert not (out / "manifest.jsonl").exists()
+    assert converted("viton-hd", root, out, skip_bad=True).status == 0
+    assert len(read_manifest(out / "manifest.jsonl").items) == 95
