@@ -66,6 +66,7 @@ CanvasSize = Annotated[
     str | None, typer.Option(metavar="HxW", help="Without a file: of garments and pictures; 768x576 when left out.")
 ]
 Root = Annotated[Path | None, typer.Option(help="Where pictures lie that are not beside the manifest; only read.")]
+OnlyMissing = Annotated[bool, typer.Option("--only-missing", help="What is there stays, whoever made it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the configuration's folder.")]
 
 

@@ -27,6 +27,7 @@ from .arguments import (
     Guidance,
     LayoutName,
     MixName,
+    OnlyMissing,
     Precision,
     PrecisionName,
     Resume,
@@ -360,7 +361,7 @@ def _converts(layout: str, help: str) -> None:
             bool, typer.Option("--skip-bad", help="Leave out looks that cannot be used, if they are few.")
         ] = False,
     ) -> None:
-        from .commands.convert import convert_to_folder
+        from .commands.wardrobes import convert_to_folder
 
         with _course() as course:
             text, status = convert_to_folder(
@@ -385,6 +386,42 @@ _converts("dresscode", "Make a manifest of DressCode, as it is published.")
 _converts("dresscode-mr", "Make a manifest of DressCode-MR, as it is published.")
 _converts("viton-hd", "Make a manifest of VITON-HD, as it is published.")
 _converts("garments2look", "Make a manifest of Garments2Look, as it is published and unpacked.")
+
+
+@data_app.command("captions")
+def captions(
+    manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl, whose captions are written anew.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The folder of a model that makes text of a picture; without, the garments' names."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the model is asked, or begins with.")] = None,
+    only_missing: OnlyMissing = False,
+    root: Root = None,
+    device: Device = "auto",
+) -> None:
+    """Caption people anew, by a vision-language model; captions that a hand wrote stay."""
+    from .commands.wardrobes import caption_with
+
+    with _course() as course:
+        told = caption_with(manifest, model, prompt, root=root, only_missing=only_missing, device=device, course=course)
+    typer.echo(told)
+
+
+@data_app.command("masks")
+def masks(
+    manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl, whose masks are made.")],
+    parser: Annotated[Path, typer.Option(help="The folder of a segmentation model.")],
+    only_missing: OnlyMissing = False,
+    root: Root = None,
+    device: Device = "auto",
+) -> None:
+    """Make masks anew, by a parser; masks that a hand made stay."""
+    from .commands.wardrobes import mask_with
+
+    with _course() as course:
+        told = mask_with(manifest, parser, root=root, only_missing=only_missing, device=device, course=course)
+    typer.echo(told)
 
 
 @data_app.command("check")

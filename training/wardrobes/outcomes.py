@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was made of each look, a line each, written when its masks are: a conversion that was killed goes on from there.
+"""What was made, a line each, written down as soon as it is: work that was killed goes on from there.
 
     OUT/outcomes/rank-0.jsonl     {"key": ..., "entry": {...} | null, "dropped": [[slot, why], ...], "bad": [fault, file, why]}
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,33 @@ from typing import Any
 from ...anydressing_core.atomic_write import write_atomically
 
 FOLDER = "outcomes"
+
+
+class LineLog:
+    """A file of JSON lines that one process adds to; a last line that was cut off is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._begun = path, False
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines."""
+        return [json.loads(line) for line in self._whole().decode("utf-8").split("\n") if line]
+
+    def add(self, *entries: Mapping[str, Any]) -> None:
+        """Add lines; after the return they survive a power cut."""
+        if not self._begun:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists() and self._whole() != self._path.read_bytes():
+                write_atomically(self._path, self._whole())
+            self._begun = True
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole(self) -> bytes:
+        content = self._path.read_bytes() if self._path.exists() else b""
+        return content[: content.rfind(b"\n") + 1]
 
 
 @dataclass(frozen=True)
@@ -38,33 +65,20 @@ class Outcomes:
     """The outcomes below a folder, of all processes; this one adds its own."""
 
     def __init__(self, out: Path, rank: int) -> None:
-        self._own = out / FOLDER / f"rank-{rank}.jsonl"
-        self._own.parent.mkdir(parents=True, exist_ok=True)
-        self._begin_on_a_line()
+        self._own = LineLog(out / FOLDER / f"rank-{rank}.jsonl")
+        self._folder = out / FOLDER
 
     def read(self) -> dict[str, Outcome]:
-        """All that is there, by key; a line that somebody is just writing is none yet."""
-        return {one.key: one for path in sorted(self._own.parent.glob("rank-*.jsonl")) for one in _whole_lines(path)}
+        """All that is there, by key."""
+        found = [line for path in sorted(self._folder.glob("rank-*.jsonl")) for line in LineLog(path).read()]
+        return {line["key"]: _outcome(line) for line in found}
 
     def add(self, outcomes: list[Outcome]) -> None:
-        """Write down what is done; after the return it survives a kill."""
-        with self._own.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in outcomes))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _begin_on_a_line(self) -> None:
-        content = self._own.read_bytes() if self._own.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            write_atomically(self._own, whole)
+        """Write down what is done."""
+        self._own.add(*(asdict(one) for one in outcomes))
 
 
-def _whole_lines(path: Path) -> Iterator[Outcome]:
-    content = path.read_bytes()
-    for line in content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n"):
-        if line:
-            told = json.loads(line)
-            dropped = tuple((slot, why) for slot, why in told["dropped"])
-            bad = None if told["bad"] is None else tuple(told["bad"])
-            yield Outcome(told["key"], told["entry"], dropped, bad, told["made"])
+def _outcome(line: dict[str, Any]) -> Outcome:
+    dropped = tuple((slot, why) for slot, why in line["dropped"])
+    bad = None if line["bad"] is None else (line["bad"][0], line["bad"][1], line["bad"][2])
+    return Outcome(line["key"], line["entry"], dropped, bad, line["made"])

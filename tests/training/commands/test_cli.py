@@ -785,8 +785,7 @@ def test_the_verbs_stay():
     assert verbs_in(help_of()) == verbs
     assert verbs_in(help_of("data")) == [
         *("paper-doll", "photos", "dresscode", "dresscode-mr", "viton-hd", "garments2look"),
-        "check",
-        "cache",
+        *("captions", "masks", "check", "cache"),
     ]
 
 

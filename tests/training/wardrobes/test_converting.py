@@ -14,7 +14,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from comfyui_anydressing.training.commands.convert import LAYOUTS
+from comfyui_anydressing.training.commands.wardrobes import LAYOUTS
 from comfyui_anydressing.training.data.check import check_data
 from comfyui_anydressing.training.data.manifest import read_manifest
 from comfyui_anydressing.training.paper_doll.world.published import write_published
@@ -382,7 +382,7 @@ def test_what_a_hand_changed_stays(tmp_path):
 WALK = """
 import sys
 from pathlib import Path
-from comfyui_anydressing.training.commands.convert import LAYOUTS
+from comfyui_anydressing.training.commands.wardrobes import LAYOUTS
 from comfyui_anydressing.training.progress import Course
 from comfyui_anydressing.training.wardrobes import convert
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from comfyui_anydressing.training.commands.convert import LAYOUTS, DollParser
+from comfyui_anydressing.training.commands.wardrobes import LAYOUTS, DollParser
 from comfyui_anydressing.training.data.manifest import read_manifest
 from comfyui_anydressing.training.data.pictures import Source
 from comfyui_anydressing.training.paper_doll.world.samples import sample

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`anydressing data photos | dresscode | dresscode-mr | viton-hd | garments2look`: from pictures to a manifest."""
+"""`anydressing data photos | dresscode | ... | captions | masks`: from pictures to a manifest, and its stages again."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ..wardrobes.convert import Mix, Plan, convert
 from ..wardrobes.labels import Mask
 from ..wardrobes.looks import Layout
 from ..wardrobes.masks import Parser
+from ..wardrobes.stages import caption_again, mask_again
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
@@ -54,7 +55,7 @@ def convert_to_folder(
     course: Course,
 ) -> tuple[str, int]:
     """Convert a folder; what is to be told of it, and the exit status. Under torchrun this is one process of several."""
-    sees = None if parser is None else _parser(parser, choose_device(device))
+    sees = None if parser is None else parser_at(parser, choose_device(device))
     plan = Plan(
         LAYOUTS[layout],
         require_there(root),
@@ -87,10 +88,38 @@ class DollParser:
         return {slot: mask.numpy() for slot, mask in parts.items() if slot in SLOTS}
 
 
-def _parser(path: Path, device: torch.device) -> Parser:
+def parser_at(path: Path, device: torch.device) -> Parser:
+    """A folder of transformers, or the file of the doll's parser."""
     from ..wardrobes.parser import load_parser  # transformers takes seconds, and most data sets need none
 
     return DollParser(path) if path.is_file() else load_parser(path, device)
+
+
+def caption_with(
+    manifest: Path,
+    model: Path | None,
+    prompt: str | None,
+    *,
+    root: Path | None,
+    only_missing: bool,
+    device: str,
+    course: Course,
+) -> str:
+    """Caption a manifest's people, and say how many."""
+    says = None
+    if model is not None:
+        from ..wardrobes.captioner import load_captioner  # transformers takes seconds
+
+        says = load_captioner(require_there(model, "--model"), choose_device(device), prompt)
+    return caption_again(manifest, says, root=root, only_missing=only_missing, course=course).render()
+
+
+def mask_with(
+    manifest: Path, parser: Path, *, root: Path | None, only_missing: bool, device: str, course: Course
+) -> str:
+    """Make a manifest's masks, and say how many."""
+    sees = parser_at(require_there(parser, "--parser"), choose_device(device))
+    return mask_again(manifest, sees, root=root, only_missing=only_missing, course=course).render()
 
 
 def read_captions(path: Path) -> dict[str, str]:
