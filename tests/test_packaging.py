@@ -48,7 +48,7 @@ def test_the_package_list_equals_the_folders(root):
 
 
 def test_the_wheel_holds_every_module_preset_and_what_nodes_open_and_nothing_else(root, wheel):
-    shipped = ("*.py", "*.toml", "*.json")
+    shipped = ("*.py", "*.toml", "*.json", "*.html")
     modules = [path.relative_to(root) for layer in LAYERS for kind in shipped for path in (root / layer).rglob(kind)]
     opened = [Path("demo/paper_doll_base.safetensors"), Path("demo/anydressing/paper_doll.safetensors")]
     opened += [path.relative_to(root) for path in (root / "demo" / "garments").glob("*.png")]

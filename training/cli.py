@@ -435,7 +435,9 @@ def check(
     ] = None,
     root: Root = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Also draw some of it into this picture.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also show it: a page, sheet.html, or a picture, sheet.png.")
+    ] = None,
 ) -> None:
     """Open every picture of a data set and say what is wrong with it."""
     from .commands.check import check_for_run

@@ -38,8 +38,8 @@ def png_bytes(picture: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def jpeg_bytes(picture: Image.Image) -> bytes:
-    """The content of a JPEG file that looks as the picture does."""
+def jpeg_bytes(picture: Image.Image, quality: int = 95) -> bytes:
+    """The content of a JPEG file that, as it is, looks as the picture does."""
     content = io.BytesIO()
-    picture.save(content, "jpeg", quality=95, subsampling=0)
+    picture.save(content, "jpeg", quality=quality, subsampling=0)
     return content.getvalue()

@@ -23,10 +23,13 @@ from ...anydressing_core.word_table import POSITIONS, WIDTH, WORDS
 from ..base.tokenizer import load_tokenizer
 from ..picture_files import png_bytes
 from ..progress import Course, Progress, untold
+from .check_page import check_page
 from .check_sheet import MOST_DRAWN, draw_check_sheet, evenly
 from .findings import MOST_TOKENS, DataReport, Note
 from .manifest import Item, read_manifest
 from .opening import OpenedPerson, by, open_all
+
+PAGES = (".html", ".htm")
 
 
 def check_data(
@@ -42,7 +45,8 @@ def check_data(
 
     resolution: what it will be trained at, height and width in pixels, multiples of 8. root: where pictures lie that
     are not beside the manifest. tokenizer: the folder of CLIP's; None looks in the usual places, and captions are not
-    counted when it is in none. sheet: a PNG file, in which some of the people are drawn. progress: told (what, done,
+    counted when it is in none. sheet: an HTML page with everybody of
+    whom something was found and some others, or a PNG file with a few. progress: told (what, done,
     total).
 
     Raises ValueError for a manifest that cannot be read, for a tokenizer that was named and cannot be, and for a sheet
@@ -65,17 +69,33 @@ def check_data(
         notes += _about_lengths(data.items, lengths)
     facts = [*_facts(people, resolution), ("captions", captions)]
     if sheet is not None:
-        drawn = evenly([person for person in people if person.usable], MOST_DRAWN)
-        facts.append(("sheet", f"{len(drawn)} of {len(people)} people in {sheet}"))
-        write_atomically(sheet, png_bytes(draw_check_sheet(manifest, resolution, drawn, notes)))
+        facts.append(("sheet", _write_sheet(sheet, manifest, resolution, people, notes, facts)))
     bad = Counter(person.item.split for person in people if not person.usable)
     return DataReport(facts, notes, Counter(item.split for item in data.items), bad)
 
 
+def _write_sheet(
+    sheet: Path,
+    manifest: Path,
+    resolution: Size,
+    people: Sequence[OpenedPerson],
+    notes: Sequence[Note],
+    facts: Sequence[tuple[str, str]],
+) -> str:
+    """Draw some of the people, or write a page with many of them; says how many."""
+    if sheet.suffix.lower() in PAGES:
+        html, shown = check_page(manifest, resolution, people, notes, facts)
+        write_atomically(sheet, html.encode())
+        return f"{shown} of {len(people)} people in {sheet}"
+    drawn = evenly([person for person in people if person.usable], MOST_DRAWN)
+    write_atomically(sheet, png_bytes(draw_check_sheet(manifest, resolution, drawn, notes)))
+    return f"{len(drawn)} of {len(people)} people in {sheet}"
+
+
 def _refuse_sheet(sheet: Path | None) -> None:
-    if sheet is not None and not (sheet.suffix.lower() == ".png" and sheet.parent.is_dir()):
-        why = "It is written as a PNG file into a folder that exists."
-        raise refusal(f"The sheet {quote(str(sheet))}", "cannot be written", why, "name, for example, sheet.png.")
+    if sheet is not None and not (sheet.suffix.lower() in (".png", *PAGES) and sheet.parent.is_dir()):
+        why = "It is written as an HTML or PNG file into a folder that exists."
+        raise refusal(f"The sheet {quote(str(sheet))}", "cannot be written", why, "name, for example, sheet.html.")
 
 
 # --- what only all of it can tell ------------------------------------------------------------------------------------

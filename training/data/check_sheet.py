@@ -59,8 +59,8 @@ def draw_check_sheet(
     return titled(grid(cards, columns, BETWEEN), f"{manifest.parent.name}/{manifest.name}", note)
 
 
-def _draw_card(person: OpenedPerson, resolution: Size, warnings: Sequence[str]) -> Image.Image:
-    """The name and what is odd about this person, over the picture and the garments, over slots and caption."""
+def draw_person(person: OpenedPerson, resolution: Size) -> Image.Image:
+    """Somebody usable as she is trained on, masks outlined, beside her garments."""
     assert person.picture is not None
     masks: list[Tensor] = []
     lays: list[Any] = []
@@ -74,17 +74,25 @@ def _draw_card(person: OpenedPerson, resolution: Size, warnings: Sequence[str]) 
         lays.append(as_pixels(canvas.preview[0]))
     width = round(PICTURE_HEIGHT * resolution[1] / resolution[0])
     beside = max(width // 2, 96)
-    card = Image.new("RGB", (width + GAP + beside, PICTURE_HEIGHT + 4 * TEXT), PAPER)
+    drawn = Image.new("RGB", (width + GAP + beside, PICTURE_HEIGHT), PAPER)
+    picture = Image.fromarray(as_pixels(person_picture(person.picture, resolution)))
+    picture = picture.resize((width, PICTURE_HEIGHT), Image.Resampling.LANCZOS)
+    drawn.paste(_outlined(picture, masks), (0, 0))
+    drawn.paste(draw_flat_lays(lays, beside), (width + GAP, 0))
+    return drawn
+
+
+def _draw_card(person: OpenedPerson, resolution: Size, warnings: Sequence[str]) -> Image.Image:
+    """The name and what is odd about this person, over the picture and the garments, over slots and caption."""
+    drawn = draw_person(person, resolution)
+    card = Image.new("RGB", (drawn.width, PICTURE_HEIGHT + 4 * TEXT), PAPER)
     pen = ImageDraw.Draw(card)
     item = person.item
     name = item.id if item.split == "train" else f"{item.id}, {item.split}"
     write_line(pen, (0, 0), name, GREY, 14, card.width)
     left = round(pen.textlength(name, typeface(14))) + GAP
     write_line(pen, (left, 0), ", ".join(dict.fromkeys(warnings)), WARNING, 14, card.width - left)
-    picture = Image.fromarray(as_pixels(person_picture(person.picture, resolution)))
-    picture = picture.resize((width, PICTURE_HEIGHT), Image.Resampling.LANCZOS)
-    card.paste(_outlined(picture, masks), (0, TEXT))
-    card.paste(draw_flat_lays(lays, beside), (width + GAP, TEXT))
+    card.paste(drawn, (0, TEXT))
     below = TEXT + PICTURE_HEIGHT
     names = [one.worn.slot if one.flat_lay else f"{one.worn.slot} (cut out)" for one in person.garments]
     draw_legend(pen, (0, below + 3), names)

@@ -493,6 +493,27 @@ def cards(path):
     return [sheet[top : top + 320, left : left + 240] for top, left in corners]
 
 
+def test_a_page_shows_everybody_and_says_what_was_found_of_whom(data, tmp_path):
+    data.image(1).unlink()
+    emphasise(data)
+    report = data.check(sheet=tmp_path / "sheet.html")
+    text = (tmp_path / "sheet.html").read_text()
+    assert dict(report.facts)["sheet"].startswith("4 of 4 people")
+    assert text.count("<article") == 4
+    assert text.count('data-kinds="unreadable"') == text.count('data-kinds="parentheses"') == 1
+    assert text.count("data:image/jpeg;base64,") == 3  # all but the one whose picture is gone
+    assert "there is no such file" in text
+
+
+def test_what_strangers_write_stays_text_on_a_page(data, tmp_path):
+    data.lines[0]["caption"] = 'a <script>alert(1)</script> "> <b>woman</b>'
+    data.check(sheet=tmp_path / "sheet.html")
+    text = (tmp_path / "sheet.html").read_text()
+    assert "<script>alert" not in text
+    assert "<b>woman" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
 @pytest.mark.parametrize("name", ["sheet.jpg", "nowhere/sheet.png"])
 def test_a_sheet_that_could_not_be_written_is_refused_before_anything_is_opened(data, tmp_path, name):
     seen = []
