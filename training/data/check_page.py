@@ -12,8 +12,8 @@ from PIL import Image
 
 from ...anydressing_core.heat_maps import COLOURS
 from ...anydressing_core.latents import Size
+from ..pages import page
 from ..picture_files import jpeg_bytes
-from ..templates import page
 from .check_sheet import draw_person, evenly
 from .findings import KINDS, Note
 from .opening import OpenedPerson, by

@@ -77,4 +77,4 @@ def test_every_command_runs_as_written(commands, folder):
     assert read_info(folder / "my_first.safetensors").slots == ("upper", "lower")
     assert read_info(folder / "with_hats.safetensors").slots == ("upper", "lower", "hat")
     assert list((folder / "pictures").glob("*.png"))
-    assert (folder / "dolls" / "sheet.png").exists()
+    assert (folder / "dolls" / "sheet.html").exists()
