@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -98,11 +99,20 @@ def convert(plan: Plan, course: Course = UNWATCHED) -> Report:
     return _finish(plan, looks, shared, [there[key] for key in keys])
 
 
-def caption_of(slots: Collection[str]) -> str:
-    """What is said of somebody of whom only the garments are known."""
-    words = [words_for(slot) for slot in dict.fromkeys(slots)]
-    named = [word if word.endswith("s") else f"a {word}" for word in words]
-    return f"a person wearing {' and '.join([', '.join(named[:-1]), named[-1]] if named[1:] else named)}"
+WEARING = "a person wearing "
+
+
+def caption_of(words: Collection[str]) -> str:
+    """What is said of somebody of whom only the garments are known. words: what each is called."""
+    named = [word if word.endswith("s") else f"a {word}" for word in dict.fromkeys(words)]
+    return WEARING + " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
+
+
+def is_template(caption: str) -> bool:
+    """Whether `caption_of` says so, of whatever garments."""
+    told = caption.removeprefix(WEARING).replace(" and ", ", ").split(", ")
+    words = [word.removeprefix("a ") for word in told]
+    return all(re.fullmatch(r"\w+", word) for word in words) and caption == caption_of(words)
 
 
 def one_laid_flat(entry: Entry) -> list[Entry]:
@@ -150,7 +160,8 @@ def _made(plan: Plan, look: Look, key: str, written: Collection[str]) -> Outcome
         garments.append({"slot": one.piece.slot, "image": one.piece.picture, "kind": kind, "mask": name})
     if not garments:
         return Outcome(key, None, dropped)
-    caption = look.caption or caption_of([garment["slot"] for garment in garments])
+    words = [one.word or words_for(one.piece.slot) for one in shown if one.dropped is None]
+    caption = look.caption or caption_of(words)
     entry = {"id": look.id, "image": look.person, "caption": plain_caption(caption), "split": look.split}
     return Outcome(key, entry | {"garments": garments}, dropped, made=made)
 

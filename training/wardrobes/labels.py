@@ -36,6 +36,27 @@ SYSTEMS: Mapping[str, Mapping[str, Collection[int]]] = MappingProxyType(
 )
 """Slot -> classes."""
 
+_LIPS = {
+    1: "hat",
+    5: "shirt",
+    6: "dress",
+    7: "coat",
+    9: "trousers",
+    10: "jumpsuit",
+    12: "skirt",
+    18: "shoes",
+    19: "shoes",
+}
+WORDS: Mapping[str, Mapping[int, str]] = MappingProxyType(
+    {
+        "atr": {1: "hat", 4: "shirt", 5: "skirt", 6: "trousers", 7: "dress", 9: "shoes", 10: "shoes", 16: "bag"},
+        "lip": _LIPS,
+        "cihp": _LIPS,
+        "viton-hd": {**_LIPS, 6: "shirt"},
+    }
+)
+"""What a class is called, for captions."""
+
 MOST_CLASSES = 64
 MOST_STRETCHED = 0.02
 
@@ -59,6 +80,12 @@ def read_classes(source: Source, size: Size) -> Classes:
 def where(classes: Classes, wanted: Collection[int]) -> Mask:
     """Where a pixel is one of the wanted classes: (H, W)."""
     return np.isin(classes, list(wanted))
+
+
+def word_of(classes: Classes, mask: Mask, system: str) -> str | None:
+    """What most of a garment is called; None where its class has no word."""
+    counts = np.bincount(classes[mask], minlength=1)
+    return WORDS[system].get(int(counts.argmax()))
 
 
 def _numbers(source: Source, image: Image.Image) -> Classes:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from ..data.pictures import BadPictureError, Source, shape_on, upright
-from .labels import SYSTEMS, Classes, Mask, read_classes, where
+from .labels import SYSTEMS, Classes, Mask, read_classes, where, word_of
 from .looks import Look, Piece
 
 LEAST_SEEN = 0.01
@@ -36,11 +36,12 @@ class Parser(Protocol):
 
 @dataclass(frozen=True)
 class Shown:
-    """A piece and where it shows, (H, W). dropped: why it is not used; None where it is."""
+    """A piece and where it shows, (H, W). dropped: why it is not used; None where it is. word: what labels call it."""
 
     piece: Piece
     mask: Mask
     dropped: str | None
+    word: str | None = None
 
     @property
     def is_missed(self) -> bool:
@@ -75,7 +76,10 @@ def masks_of(look: Look, root: Path, parser: Parser | None = None) -> list[Shown
             mask = where(classes, SYSTEMS[look.labels[1]].get(piece.slot, ()))
         else:
             mask = parsed.get(piece.slot, np.zeros(size, bool))
-        shown.append(Shown(piece, mask, why_dropped(mask, whole=piece.picture is None)))
+        word = None
+        if classes is not None and look.labels is not None and mask.any():
+            word = word_of(classes, mask, look.labels[1])
+        shown.append(Shown(piece, mask, why_dropped(mask, whole=piece.picture is None), word))
     return shown
 
 

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image
 
 from ...anydressing_core.atomic_write import write_atomically
+from ...anydressing_core.places import words_for
 from ..data.manifest import Item, Manifest, read_manifest
 from ..data.pictures import BadPictureError, Source
 from ..picture_files import png_bytes
 from ..progress import UNWATCHED, Course
-from .convert import caption_of
+from .convert import caption_of, is_template
 from .masks import Parser
 from .outcomes import FOLDER, LineLog
 
@@ -68,7 +69,7 @@ def caption_again(
     said = {entry["id"]: entry for entry in log.read()}
 
     def is_ours(item: Item) -> bool:
-        if item.caption == _template(item):
+        if is_template(item.caption):
             return True
         told = said.get(item.id)
         return not only_missing and told is not None and told["caption"] == item.caption
@@ -122,7 +123,10 @@ def mask_again(
 
 
 def _template(item: Item) -> str:
-    return caption_of([garment.slot for garment in item.garments])
+    """Hers, as a conversion made it of labels, or what her slots say."""
+    if is_template(item.caption):
+        return item.caption
+    return caption_of([words_for(garment.slot) for garment in item.garments])
 
 
 def _picture(data: Manifest, item: Item) -> Source:

@@ -20,7 +20,7 @@ from comfyui_anydressing.training.data.manifest import read_manifest
 from comfyui_anydressing.training.paper_doll.world.published import write_published
 from comfyui_anydressing.training.paper_doll.world.samples import sample
 from comfyui_anydressing.training.progress import Course, StoppedError
-from comfyui_anydressing.training.wardrobes.convert import Plan, caption_of, convert, one_laid_flat
+from comfyui_anydressing.training.wardrobes.convert import Plan, caption_of, convert, is_template, one_laid_flat
 from PIL import Image
 
 SIZE = (128, 96)
@@ -198,8 +198,30 @@ def test_one_garment_alone_stays_as_it_is():
 
 
 def test_a_caption_names_what_is_worn():
-    assert caption_of(["upper"]) == "a person wearing a shirt"
-    assert caption_of(["upper", "lower", "hat"]) == "a person wearing a shirt, trousers and a hat"
+    assert caption_of(["shirt"]) == "a person wearing a shirt"
+    assert caption_of(["shirt", "trousers", "hat"]) == "a person wearing a shirt, trousers and a hat"
+
+
+def test_labels_tell_a_skirt_from_trousers(published, tmp_path):
+    converted("dresscode", published["dresscode"], tmp_path / "out")
+    for item in read_manifest(tmp_path / "out" / "manifest.jsonl").items:
+        is_skirt = "skirt" in truth("dresscode", item).labels.garments["lower"].kind
+        assert ("skirt" in item.caption, "trousers" in item.caption) == (is_skirt, not is_skirt)
+
+
+@pytest.mark.parametrize(
+    ("caption", "ours"),
+    [
+        ("a person wearing a shirt", True),
+        ("a person wearing a skirt, a shirt and a hat", True),
+        ("a person wearing a shirt in a park", False),
+        ("a woman wearing a shirt", False),
+        ("a person wearing shirt", False),
+        ("a person in a shirt", False),
+    ],
+)
+def test_a_templates_caption_is_known_again(caption, ours):
+    assert is_template(caption) is ours
 
 
 def garments2look(root):

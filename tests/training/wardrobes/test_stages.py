@@ -26,7 +26,10 @@ from transformers import (
 )
 
 SIZE = (128, 96)
-TEMPLATES = {"a person wearing trousers and a shirt", "a person wearing a shirt and trousers"}
+TEMPLATES = {
+    *("a person wearing trousers and a shirt", "a person wearing a shirt and trousers"),
+    *("a person wearing a skirt and a shirt", "a person wearing a shirt and a skirt"),
+}
 
 
 class Model:
@@ -80,7 +83,7 @@ def write_caption(manifest, place, caption):
 
 
 def test_a_models_words_take_the_templates_place(manifest, root):
-    assert set(captions(manifest)) == TEMPLATES
+    assert set(captions(manifest)) <= TEMPLATES
     report = caption_again(manifest, Model(), root=root, only_missing=True)
     assert (report.made, report.kept) == (10, 0)
     assert all(caption.startswith("somebody in ") for caption in captions(manifest))
@@ -93,7 +96,7 @@ def test_a_caption_that_a_hand_wrote_stays(manifest, root):
     caption_again(manifest, None, root=root, only_missing=False)
     said = captions(manifest)
     assert (said[3], said[5]) == ("my own words", "changed afterwards")
-    assert {said[place] for place in range(10) if place not in (3, 5)} == TEMPLATES
+    assert {said[place] for place in range(10) if place not in (3, 5)} <= TEMPLATES
 
 
 def test_only_missing_leaves_what_a_model_said(manifest, root):
