@@ -14,7 +14,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from comfyui_anydressing.training.commands.wardrobes import LAYOUTS
+from comfyui_anydressing.training.commands.wardrobes import LAYOUTS, read_captions
 from comfyui_anydressing.training.data.check import check_data
 from comfyui_anydressing.training.data.manifest import read_manifest
 from comfyui_anydressing.training.paper_doll.world.published import write_published
@@ -207,6 +207,14 @@ def test_labels_tell_a_skirt_from_trousers(published, tmp_path):
     for item in read_manifest(tmp_path / "out" / "manifest.jsonl").items:
         is_skirt = "skirt" in truth("dresscode", item).labels.garments["lower"].kind
         assert ("skirt" in item.caption, "trousers" in item.caption) == (is_skirt, not is_skirt)
+
+
+@pytest.mark.parametrize("layout", ["dresscode", "viton-hd"])
+def test_captions_of_a_file_win(published, tmp_path, layout):
+    root = published[layout]
+    converted(layout, root, tmp_path / "out", captions=read_captions(root / "captions.jsonl"))
+    items = read_manifest(tmp_path / "out" / "manifest.jsonl").items
+    assert [item.caption for item in items] == [truth(layout, item).caption for item in items]
 
 
 @pytest.mark.parametrize(

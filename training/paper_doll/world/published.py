@@ -6,6 +6,7 @@ DressCode (two of its categories) and VITON-HD, as `training/wardrobes` reads th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,9 @@ HELD_OUT_FROM = 500_000
 
 ATR: Mapping[str, int] = {"person": 11, "hat": 1, "upper": 4, "skirt": 5, "lower": 6}
 CIHP: Mapping[str, int] = {"person": 13, "hat": 1, "upper": 5, "skirt": 12, "lower": 9}
+CAPTIONS = "captions.jsonl"
+"""What neither publishes: captions, by the ids that a conversion gives. `data dresscode --captions` reads them."""
+
 CATEGORIES = (("upper_body", "upper"), ("lower_body", "lower"))
 
 
@@ -46,8 +50,12 @@ def write_published(
     """
     write = _write_dresscode if layout == "dresscode" else _write_viton_hd
     people: list[tuple[str, str]] = []
+    captions = _captions(folder / CAPTIONS)
     for (one,) in course.batches("painting people", range(seed, seed + count), 1):
-        people.append(write(folder, one, split, sample(one, split, size, hats)))
+        painted = sample(one, split, size, hats)
+        people.append(write(folder, one, split, painted))
+        captions["-".join(people[-1])] = painted.caption
+    _write(folder / CAPTIONS, "".join(_line(name, told) for name, told in sorted(captions.items())).encode())
     lists = _lists_of_dresscode(people, split) if layout == "dresscode" else _lists_of_viton_hd(people, split)
     for name, lines in lists.items():
         _write(folder / name, "".join(f"{line}\n" for line in lines).encode())
@@ -81,11 +89,12 @@ def _lists_of_dresscode(people: Sequence[tuple[str, str]], split: Split) -> dict
 
 
 def _write_viton_hd(folder: Path, seed: int, split: Split, painted: Sample) -> tuple[str, str]:
-    below, name = folder / ("train" if split == "train" else "test"), f"{seed:05d}_00"
+    part, name = "train" if split == "train" else "test", f"{seed:05d}_00"
+    below = folder / part
     _write(below / "image" / f"{name}.jpg", jpeg_bytes(Image.fromarray(painted.person)))
     _write(below / "cloth" / f"{name}.jpg", jpeg_bytes(Image.fromarray(painted.garments["upper"].flat_lay)))
     _write(below / "image-parse-v3" / f"{name}.png", _label_map(painted, CIHP))
-    return "", name
+    return part, name
 
 
 def _lists_of_viton_hd(people: Sequence[tuple[str, str]], split: Split) -> dict[str, list[str]]:
@@ -105,6 +114,16 @@ def _label_map(painted: Sample, classes: Mapping[str, int]) -> bytes:
     picture = Image.fromarray(numbers)
     picture.putpalette([channel for number in range(64) for channel in (number * 37 % 256, number * 91 % 256, 40)])
     return png_bytes(picture)
+
+
+def _captions(path: Path) -> dict[str, str]:
+    """Those of an earlier run, by id."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {told["id"]: told["caption"] for told in map(json.loads, lines)}
+
+
+def _line(name: str, caption: str) -> str:
+    return json.dumps({"id": name, "caption": caption}) + "\n"
 
 
 def _write(path: Path, content: bytes) -> None:
