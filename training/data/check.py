@@ -61,6 +61,7 @@ def check_data(
         *_about_persons_as_garments(people),
         *_about_kinds(people),
         *_about_parentheses(data.items),
+        *_about_letters(data.items),
     ]
     captions = f"not counted: {words}"
     if not isinstance(words, str):
@@ -145,6 +146,13 @@ def _about_parentheses(items: Sequence[Item]) -> Iterator[Note]:
     for item in items:
         if "(" in item.caption or ")" in item.caption:
             yield Note("parentheses", item.id, quote(item.caption))
+
+
+def _about_letters(items: Sequence[Item]) -> Iterator[Note]:
+    for item in items:
+        letters = [letter for letter in item.caption if letter.isalpha()]
+        if sum(letter.isascii() for letter in letters) < len(letters) / 2:
+            yield Note("other letters", item.id, quote(item.caption))
 
 
 def _about_lengths(items: Sequence[Item], lengths: Sequence[int]) -> Iterator[Note]:

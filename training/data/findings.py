@@ -131,6 +131,11 @@ KINDS = {
     "long caption": FindingKind(
         "warning", f"captions longer than {MOST_TOKENS} tokens", "shorten them; what comes after these is not read."
     ),
+    "other letters": FindingKind(
+        "warning",
+        "captions that are mostly in other letters than English has",
+        "write them in English; SD1.5's text encoder hardly knows another language.",
+    ),
     "parentheses": FindingKind(
         "warning",
         "captions with parentheses",

@@ -493,6 +493,17 @@ def cards(path):
     return [sheet[top : top + 320, left : left + 240] for top, left in corners]
 
 
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [("穿着红色衬衫的女人", 1), ("женщина в парке", 1), ("a woman in a café, façade behind", 0), ("1 2 3", 0)],
+)
+def test_captions_in_other_letters_are_named(data, caption, found):
+    data.lines[0]["caption"] = caption
+    report = data.check()
+    assert kinds(report)["other letters"] == found
+    assert report.status == 0
+
+
 def test_a_page_shows_everybody_and_says_what_was_found_of_whom(data, tmp_path):
     data.image(1).unlink()
     emphasise(data)
