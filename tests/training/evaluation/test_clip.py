@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CLIP's scores by a small random CLIP, judged by transformers' own; LAION's head by the sum of products."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from comfyui_anydressing.training.evaluation.clip import load_clip, load_head
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+CPU = torch.device("cpu")
+TEXTS = ["a woman in a park", "a red shirt"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random CLIP of 16 numbers, with a tokenizer that knows letters."""
+    folder = tmp_path_factory.mktemp("clip")
+    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    torch.manual_seed(0)
+    layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = layers | {"vocab_size": len(words), "eos_token_id": len(words) - 1, "bos_token_id": len(words) - 2}
+    config = CLIPConfig(
+        text_config=text, vision_config=layers | {"image_size": 32, "patch_size": 16}, projection_dim=16
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(folder):
+    return load_clip(folder, CPU)
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_embeddings_are_those_of_the_textbook(folder, clip):
+    model, processor = CLIPModel.from_pretrained(folder).eval(), CLIPProcessor.from_pretrained(folder)
+    picture = noise(40, 40)
+    inputs = processor(text=TEXTS, images=Image.fromarray(picture), return_tensors="pt", padding="max_length")
+    with torch.no_grad():
+        expected = model(**inputs)
+    torch.testing.assert_close(clip.of_texts(TEXTS), expected.text_embeds)
+    torch.testing.assert_close(clip.of_pictures([picture]), expected.image_embeds)
+    cosines = clip.of_texts(TEXTS) @ clip.of_pictures([picture]).T
+    torch.testing.assert_close(cosines[:, 0], expected.logits_per_image[0] / model.logit_scale.exp().detach())
+
+
+def test_a_tall_picture_loses_neither_head_nor_feet(clip):
+    tall = noise(64, 24)
+    headless = tall.copy()
+    headless[:6] = 0  # which CLIP's own crop would not see
+    assert not torch.allclose(clip.of_pictures([tall]), clip.of_pictures([headless]), atol=1e-4)
+
+
+def test_a_long_text_is_cut_off(clip):
+    assert clip.of_texts(["a " * 200]).shape == (1, 16)
+
+
+def test_the_model_is_told_by_name_and_hash(folder, clip):
+    assert clip.name == folder.name
+    assert len(clip.sha256) == 64
+
+
+def test_a_head_of_several_layers_is_the_sum_of_products(tmp_path):
+    torch.manual_seed(0)
+    first, second = torch.randn(5, 16), torch.randn(1, 5)
+    biases = torch.randn(5), torch.randn(1)
+    tensors = {
+        "layers.10.weight": second,
+        "layers.10.bias": biases[1],
+        "layers.2.weight": first,
+        "layers.2.bias": biases[0],
+    }
+    safetensors.torch.save_file(tensors, tmp_path / "head.safetensors")
+    embeddings = torch.randn(3, 16)
+    expected = [float(second[0] @ (first @ one + biases[0]) + biases[1]) for one in embeddings]
+    marks = load_head(tmp_path / "head.safetensors", 16).marks(embeddings)
+    torch.testing.assert_close(marks, torch.tensor(expected))
+
+
+def test_a_head_of_one_layer_has_no_number(tmp_path):
+    safetensors.torch.save_file({"weight": torch.ones(1, 16), "bias": torch.zeros(1)}, tmp_path / "head.safetensors")
+    assert float(load_head(tmp_path / "head.safetensors", 16).marks(torch.ones(1, 16))[0]) == 16
+
+
+@pytest.mark.parametrize("width", [8, 17])
+def test_a_head_for_another_clip_is_refused(tmp_path, width):
+    safetensors.torch.save_file({"weight": torch.ones(1, 16), "bias": torch.zeros(1)}, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match=f"Linear layers from {width} numbers"):
+        load_head(tmp_path / "head.safetensors", width)
+
+
+def test_a_folder_without_weights_is_told_what_belongs_there(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        load_clip(tmp_path, CPU)
