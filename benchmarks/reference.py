@@ -141,7 +141,7 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
         "all_sites": replace(_DEFAULT, title="at all sites", stages=_EVERYWHERE, ways=FREE),
         "mid_up": replace(_DEFAULT, title="at the middle's and the decoder's sites", stages=("mid", "up"), ways=FREE),
         "half_weight": replace(_KIND, title="half the weight", weight=WITHOUT_FILE / 2, ways=FREE),
-        "double_weight": replace(_DEFAULT, title="double the weight", weight=WITHOUT_FILE * 2, ways=FREE),
+        "double_weight": replace(_DEFAULT, title="double the weight", weight=WITHOUT_FILE * 2),
         "late_start": replace(_DEFAULT, title="from a tenth of the sampling on", start=0.1, ways=FREE),
         "half_size": replace(_DEFAULT, title="garments at half size", half=True, ways=FREE),
         "upper_alone": replace(_DEFAULT, title="one garment: upper", slots=("upper",), ways=FREE),
