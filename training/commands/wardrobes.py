@@ -83,7 +83,7 @@ class DollParser:
         self._parser, self.digest = load_doll_parser(path), hashlib.sha256(path.read_bytes()).hexdigest()
 
     def parse(self, person: Source) -> Mapping[str, Mask]:
-        """As `wardrobes.parser.Parser` has it."""
+        """As `wardrobes.masks.Parser` has it."""
         parts = self._parser.parse(as_unit(np.array(upright(person))))
         return {slot: mask.numpy() for slot, mask in parts.items() if slot in SLOTS}
 

@@ -52,7 +52,7 @@ def load_captioner(folder: Path, device: torch.device, prompt: str | None = None
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         why = "A folder with config.json, the processor's files and *.safetensors is expected."
-        remedy = "download such a model; docs/training.md names one."
+        remedy = "download such a model; docs/data.md names one."
         raise refusal(f"The captioner {quote(str(folder))}", "is not there", why, remedy)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)

@@ -4,7 +4,7 @@
     OUT/manifest.jsonl   sheet.png   masks/   left_out.jsonl   outcomes/
 
 Pictures stay below the root. The same command goes on where it was stopped or killed; with more looks it makes only the new
-ones. What a hand changed since, a line of the manifest or a mask, stays as the hand left it.
+ones, and looks that could not be used are tried again. What a hand changed since, a line of the manifest or a mask, stays as the hand left it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..picture_files import png_bytes
 from ..progress import UNWATCHED, Course
 from .looks import Layout, Look, apart, split_by_chance
 from .masks import Parser, Shown, masks_of, needs_parser
-from .outcomes import FOLDER, Outcome, Outcomes
+from .outcomes import FOLDER, Outcome, Outcomes, read_lines, write_lines
 from .report import Report
 
 VERSION = 1
@@ -87,7 +87,7 @@ def convert(plan: Plan, course: Course = UNWATCHED) -> Report:
     own = [
         (look, key)
         for place, (look, key) in enumerate(zip(looks, keys, strict=True))
-        if place % plan.ranks == plan.rank and key not in there
+        if place % plan.ranks == plan.rank and (key not in there or there[key].bad)
     ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for some in course.batches(f"masks of {plan.layout.title}", own, READ_AT_ONCE):
@@ -185,7 +185,7 @@ def _draw(text: str) -> float:
 
 def _finish(plan: Plan, looks: Sequence[Look], shared: int, outcomes: Sequence[Outcome]) -> Report:
     bad = [(look, one.bad) for look, one in zip(looks, outcomes, strict=True) if one.bad is not None]
-    _write_lines(plan.out / "left_out.jsonl", [{"id": look.id, "file": b[1], "why": b[2]} for look, b in bad])
+    write_lines(plan.out / "left_out.jsonl", [{"id": look.id, "file": b[1], "why": b[2]} for look, b in bad])
     entries = [entry for one in outcomes if one.entry is not None for entry in _entries(plan, one.entry)]
     report = Report(plan.layout, len(looks), shared, entries, [one.dropped for one in outcomes], bad)
     if not report.usable(skip_bad=plan.skip_bad):
@@ -204,7 +204,7 @@ def _entries(plan: Plan, entry: Entry) -> list[Entry]:
 def _write_manifest(out: Path, entries: Sequence[Entry]) -> int:
     """Write the manifest; lines that a hand changed or took out since the last time stay so. Returns how many those are."""
     path, ours = out / MANIFEST, out / FOLDER / MANIFEST
-    before, now = _by_id(ours), _by_id(path)
+    before, now = ({line["id"]: line for line in read_lines(one)} for one in (ours, path))
     by_hand = {name for name, entry in before.items() if path.exists() and now.get(name) != entry}
     by_hand |= now.keys() - before.keys()
     fresh = {entry["id"]: entry for entry in entries}
@@ -212,20 +212,9 @@ def _write_manifest(out: Path, entries: Sequence[Entry]) -> int:
         now[name] if name in by_hand else entry for name, entry in fresh.items() if name not in by_hand - now.keys()
     ]
     lines += [entry for name, entry in now.items() if name in by_hand - fresh.keys()]
-    _write_lines(path, lines)
-    _write_lines(ours, entries)
+    write_lines(path, lines)
+    write_lines(ours, entries)
     return len(by_hand)
-
-
-def _by_id(path: Path) -> dict[str, Entry]:
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return {entry["id"]: entry for entry in map(json.loads, filter(str.strip, lines))}
-
-
-def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
 
 
 def _draw_sheet(plan: Plan) -> None:

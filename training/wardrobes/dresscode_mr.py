@@ -15,6 +15,7 @@ from typing import Any
 
 from ...anydressing_core.refusals import refusal
 from ..data.manifest import safe_relative_path
+from ..text_files import read_text
 from .looks import Layout, Look, Piece, Split, not_there
 
 LISTS: Mapping[str, Split] = MappingProxyType({"train.jsonl": "train", "test.jsonl": "held_out"})
@@ -27,7 +28,7 @@ def find(root: Path) -> list[Look]:
         _look(name, number, line, split)
         for name, split in LISTS.items()
         if (root / name).is_file()
-        for number, line in enumerate((root / name).read_text(encoding="utf-8").splitlines(), 1)
+        for number, line in enumerate(read_text(root / name).split("\n"), 1)
         if line.strip()
     ]
     if not looks:
@@ -48,4 +49,4 @@ def _look(name: str, number: int, line: str, split: Split) -> Look:
     return Look(f"mr-{stem}", person, (*pieces, Piece("hat")), (f"annotations/atr/{stem}.png", "atr"), split=split)
 
 
-LAYOUT = Layout("DressCode-MR", find, "as DressCode: academic use only, on request", all_in_shop=True)
+LAYOUT = Layout("DressCode-MR", find, "as DressCode: academic use only, on request")

@@ -20,6 +20,7 @@ from typing import Any
 
 from ...anydressing_core.refusals import refusal
 from ..data.manifest import safe_relative_path
+from ..text_files import read_text
 from .looks import Layout, Look, Piece, Split, not_there
 
 SOURCES = ("mytheresa", "polyvore")
@@ -110,7 +111,7 @@ def _caption(outfit: dict[str, Any]) -> str | None:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise refusal(f"{path.name!r}", "cannot be read", f"{error}.", "unpack the data set again.") from error
     if not isinstance(found, dict):
@@ -122,5 +123,4 @@ LAYOUT = Layout(
     "Garments2Look",
     find,
     "its card says Apache-2.0; the pictures come from shops, which the card may not speak for",
-    all_in_shop=True,
 )

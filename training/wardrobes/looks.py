@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ...anydressing_core.refusals import refusal
+from ..text_files import read_text
 
 Split = Literal["train", "held_out"]
 
@@ -44,13 +45,12 @@ class Look:
 @dataclass(frozen=True)
 class Layout:
     """How a data set is laid out. find: its looks below a root, in an order that does not change. licence: what it says of
-    itself. all_in_shop: whether every garment has a picture of its own.
+    itself.
     """
 
     title: str
     find: Callable[[Path], Sequence[Look]]
     licence: str
-    all_in_shop: bool = False
 
 
 def apart(looks: Sequence[Look]) -> tuple[list[Look], int]:
@@ -79,7 +79,7 @@ def split_by_chance(looks: Sequence[Look], share: float, draw: Callable[[str], f
             low, high = sorted((led_by(first), led_by(name)))
             leader[high] = low
     return [
-        _with_split(look, look.split or ("held_out" if draw(led_by(look.person)) < share else "train"))
+        replace(look, split=look.split or ("held_out" if draw(led_by(look.person)) < share else "train"))
         for look in looks
     ]
 
@@ -87,7 +87,7 @@ def split_by_chance(looks: Sequence[Look], share: float, draw: Callable[[str], f
 def list_of_pairs(path: Path, columns: Sequence[int]) -> list[tuple[str, ...]]:
     """The words of each line of a list of pairs. columns: how many a line may have. Raises ValueError naming the line."""
     pairs: list[tuple[str, ...]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         words = tuple(line.split())
         if words and len(words) not in columns:
             wanted = " or ".join(map(str, columns))
@@ -106,7 +106,3 @@ def not_there(root: Path, wanted: Mapping[str, str], remedy: str) -> ValueError:
 
 def _identities(look: Look) -> list[str]:
     return [look.person, *(piece.picture for piece in look.pieces if piece.picture is not None)]
-
-
-def _with_split(look: Look, split: Split) -> Look:
-    return Look(look.id, look.person, look.pieces, look.labels, look.caption, split)

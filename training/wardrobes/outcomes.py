@@ -10,14 +10,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ...anydressing_core.atomic_write import write_atomically
+from ..text_files import read_text
 
 FOLDER = "outcomes"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a file that a person may have edited; none where there is no file."""
+    return [json.loads(line) for line in read_text(path).split("\n") if line.strip()] if path.exists() else []
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, all of them or none."""
+    write_atomically(path, "".join(map(_line, lines)).encode())
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 class LineLog:
@@ -38,7 +53,7 @@ class LineLog:
                 write_atomically(self._path, self._whole())
             self._begun = True
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+            file.write("".join(map(_line, entries)))
             file.flush()
             os.fsync(file.fileno())
 

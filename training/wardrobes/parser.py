@@ -58,7 +58,7 @@ def load_parser(folder: Path, device: torch.device) -> SegmentationParser:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         why = "A folder with config.json, preprocessor_config.json and model.safetensors is expected."
-        remedy = "download such a model; docs/training.md names two and their licences."
+        remedy = "download such a model; docs/data.md names two and their licences."
         raise refusal(f"The parser {str(folder)!r}", "is not there", why, remedy)
     try:
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)

@@ -7,11 +7,10 @@ What a stage made is written down beside the manifest, in outcomes/: whatever is
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -24,10 +23,9 @@ from ..picture_files import png_bytes
 from ..progress import UNWATCHED, Course
 from .convert import caption_of, is_template
 from .masks import Parser
-from .outcomes import FOLDER, LineLog
+from .outcomes import FOLDER, LineLog, read_lines, write_lines
 
 AT_ONCE = 8
-Entry = dict[str, Any]
 
 
 class SaysWhat(Protocol):
@@ -85,7 +83,8 @@ def caption_again(
                 log.add({"id": item.id, "caption": fresh[item.id], "by": digest})
             except BadPictureError as error:
                 bad.append(f"{item.id}: {error}")
-    _rewrite(manifest, lambda line: line | {"caption": fresh[line["id"]]} if line["id"] in fresh else line)
+    told = [line | {"caption": fresh.get(line["id"], line["caption"])} for line in read_lines(manifest)]
+    write_lines(manifest, told)
     return StageReport("captions", len(fresh), len(data.items) - len(fresh), tuple(bad))
 
 
@@ -153,9 +152,3 @@ def _converted(folder: Path) -> Iterator[dict[str, str]]:
         for line in LineLog(path).read():
             for file, sha in (line.get("made") or {}).items():
                 yield {"file": file, "sha256": sha, "by": "conversion"}
-
-
-def _rewrite(manifest: Path, change: Callable[[Entry], Entry]) -> None:
-    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").split("\n") if line.strip()]
-    content = "".join(json.dumps(change(line), ensure_ascii=False) + "\n" for line in lines)
-    write_atomically(manifest, content.encode())

@@ -477,6 +477,18 @@ def test_bad_looks_are_named_and_nothing_is_half_written(copied, tmp_path):
     assert "3 of 8 looks cannot be used, more than 5%" in report.render()
 
 
+def test_what_was_mended_is_used_by_the_next_run(copied, tmp_path):
+    root = copied("dresscode")
+    person = sorted((root / "upper_body/images").glob("*_0.jpg"))[0]
+    content = person.read_bytes()
+    person.write_bytes(b"")
+    assert converted("dresscode", root, tmp_path / "out").status == 2
+    person.write_bytes(content)
+    assert converted("dresscode", root, tmp_path / "out").status == 0
+    assert len(read_manifest(tmp_path / "out" / "manifest.jsonl").items) == PEOPLE + 2
+    assert (tmp_path / "out/left_out.jsonl").read_bytes() == b""
+
+
 def many(published, root, count=500):
     """So many people of VITON-HD's layout: links to six painted ones."""
     source = published["viton-hd"]

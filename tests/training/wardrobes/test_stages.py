@@ -99,6 +99,12 @@ def test_a_caption_that_a_hand_wrote_stays(manifest, root):
     assert {said[place] for place in range(10) if place not in (3, 5)} <= TEMPLATES
 
 
+def test_a_manifest_with_a_byte_order_mark_is_captioned(manifest, root):
+    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes())
+    assert caption_again(manifest, Model(), root=root, only_missing=True).made == 10
+    assert all(caption.startswith("somebody in ") for caption in captions(manifest))
+
+
 def test_only_missing_leaves_what_a_model_said(manifest, root):
     caption_again(manifest, Model(), root=root, only_missing=True)
     before = captions(manifest)
