@@ -21,6 +21,7 @@ from comfyui_anydressing.training.data.manifest import read_manifest
 from comfyui_anydressing.training.data.pictures import Fault
 from comfyui_anydressing.training.paper_doll.world import write_dataset
 from PIL import Image
+from support.tokenizers import write_letters
 
 SIZE = (128, 96)
 UPPER, LOWER = 0, 1
@@ -65,10 +66,7 @@ def painted(tmp_path_factory):
 def tokenizer(tmp_path_factory):
     """CLIP's without a merge: a token for every letter."""
     folder = tmp_path_factory.mktemp("sd1_tokenizer")
-    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    write_letters(folder)
     return folder
 
 

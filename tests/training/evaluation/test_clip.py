@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from comfyui_anydressing.training.evaluation.clip import load_clip, load_head
 from PIL import Image
+from support.tokenizers import write_letters
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 CPU = torch.device("cpu")
@@ -21,10 +20,7 @@ TEXTS = ["a woman in a park", "a red shirt"]
 def folder(tmp_path_factory):
     """A random CLIP of 16 numbers, with a tokenizer that knows letters."""
     folder = tmp_path_factory.mktemp("clip")
-    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    words = write_letters(folder)
     torch.manual_seed(0)
     layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = layers | {"vocab_size": len(words), "eos_token_id": len(words) - 1, "bos_token_id": len(words) - 2}
