@@ -21,7 +21,7 @@ from comfyui_anydressing.training.data.manifest import read_manifest
 from comfyui_anydressing.training.data.pictures import Fault
 from comfyui_anydressing.training.paper_doll.world import write_dataset
 from PIL import Image
-from support.tokenizers import write_letters
+from support.letters import write_letters
 
 SIZE = (128, 96)
 UPPER, LOWER = 0, 1

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from comfyui_anydressing.training.evaluation.clip import load_clip, load_head
 from PIL import Image
-from support.tokenizers import write_letters
+from support.letters import write_letters
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 CPU = torch.device("cpu")
