@@ -57,7 +57,7 @@ class CachePlan:
 
     resolution: height, width in pixels, in whole latent cells. slots: garments of others are passed over, and people
     who wear nothing else are left out. most_bad: the share of people whose pictures may be bad. edges: whether P of
-    Eq. 13 is wanted.
+    Eq. 13 is wanted. crop_jitter: how much garments that are cut out of people are changed by chance, 0 to 1.
     """
 
     resolution: Size
@@ -65,6 +65,7 @@ class CachePlan:
     split: str = "train"
     most_bad: float = MOST_BAD
     edges: bool = True
+    crop_jitter: float = 0.0
 
 
 def build_cache(
@@ -88,7 +89,7 @@ def build_cache(
     if left_out:
         everyone = left_out + len(wearing)
         logger.warning("%d of %d people wear none of %s: left out.", left_out, everyone, ", ".join(needs.slots))
-    entries, plan = Entries(folder), _Plan(encoders, needs.resolution, needs.edges)
+    entries, plan = Entries(folder), _Plan(encoders, needs.resolution, needs.edges, needs.crop_jitter)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         names = dict.fromkeys(name for item, worn in wearing for name in _files(item, worn))
         sources, unread = _find_sources(manifest, list(names), course, pool)
@@ -151,6 +152,7 @@ class _Plan:
     encoders: Encoders
     resolution: Size
     with_edges: bool
+    crop_jitter: float
     encoded: dict[str, _EntryRecipe] = field(default_factory=dict)
     drawn: dict[str, _EntryRecipe] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
@@ -175,13 +177,17 @@ class _Plan:
     def _garment(self, garment: WornGarment, person: Source, sources: Mapping[str, Source]) -> GarmentKeys:
         mask = sources[garment.mask]
         if garment.image is None:
-            latent = self._encode("crop", GARMENT_VERSION, (person, mask), _cut_out)
+            make = partial(_cut_out, jitter=self.crop_jitter)
+            jitter = [str(self.crop_jitter)] if self.crop_jitter else []
+            latent = self._encode("crop", GARMENT_VERSION, (person, mask), make, *jitter)
         else:
             latent = self._encode("inshop", GARMENT_VERSION, (sources[garment.image],), _flat_lay)
         return GarmentKeys(garment.slot, latent, self._draw("mask", GARMENT_VERSION, (mask, person), _mask))
 
-    def _encode(self, kind: str, version: int, sources: Sequence[Source], make: Callable[..., Tensors]) -> str:
-        return self._add(self.encoded, kind, version, sources, make, self.encoders.latent_fingerprint)
+    def _encode(
+        self, kind: str, version: int, sources: Sequence[Source], make: Callable[..., Tensors], *parts: str
+    ) -> str:
+        return self._add(self.encoded, kind, version, sources, make, self.encoders.latent_fingerprint, *parts)
 
     def _draw(
         self, kind: str, version: int, sources: Sequence[Source], make: Callable[..., Tensors], *parts: int
@@ -286,8 +292,8 @@ def _flat_lay(garment: Source, resolution: Size) -> Tensors:
     return _laid_out(flat_lay(garment, resolution))
 
 
-def _cut_out(person: Source, mask: Source, resolution: Size) -> Tensors:
-    return _laid_out(cut_out(person, mask, resolution))
+def _cut_out(person: Source, mask: Source, resolution: Size, jitter: float) -> Tensors:
+    return _laid_out(cut_out(person, mask, resolution, jitter))
 
 
 def _laid_out(canvas: GarmentCanvas) -> Tensors:

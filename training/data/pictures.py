@@ -22,10 +22,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...anydressing_core.canvas import GarmentCanvas, lay_out
+from ...anydressing_core.digests import content_key
 from ...anydressing_core.downloads import what_came_instead
 from ...anydressing_core.latents import Size
 from ...anydressing_core.pixels import as_signed
 from ...anydressing_core.refusals import quote
+from .jitter import jittered
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """What is read; other decoders of Pillow start programs or are rarely looked after."""
@@ -103,10 +105,14 @@ def flat_lay(garment: Source, resolution: Size) -> GarmentCanvas:
     return _visible(garment, lay_out(picture, *resolution, kept))
 
 
-def cut_out(person: Source, mask: Source, resolution: Size) -> GarmentCanvas:
-    """A garment cut out of the person's picture onto white."""
+def cut_out(person: Source, mask: Source, resolution: Size, jitter: float = 0.0) -> GarmentCanvas:
+    """A garment cut out of the person's picture onto white. jitter: how much it is changed by chance, see `jittered`."""
     shape = torch.from_numpy(np.array(shape_on(mask, person)) > 0).float()[None, None]
-    return _visible(mask, lay_out(_tensor(upright(person))[None], *resolution, shape))
+    picture = _tensor(upright(person))[None]
+    if jitter:
+        seed = int(content_key("jitter", person.sha256, mask.sha256)[:15], 16)
+        picture, shape = jittered(picture, shape, jitter, seed)
+    return _visible(mask, lay_out(picture, *resolution, shape))
 
 
 def upright(source: Source) -> Image.Image:

@@ -188,6 +188,16 @@ def test_a_crop_at_the_pictures_border_is_filled_with_white(data):
     assert laid_out.cells.any()
 
 
+def test_jitter_bends_cut_outs_alone_and_is_kept_beside_what_is_not_bent(data):
+    plain, bent = data.build().load(0), data.build(crop_jitter=1.0).load(0)
+    for before, after in zip(plain.garments, bent.garments, strict=True):
+        assert torch.equal(before.latent, after.latent) == (before.slot == "upper")  # which has a picture of its own
+        assert torch.equal(before.mask, after.mask)
+    assert data.counts() == (0, 0)
+    assert data.counts(crop_jitter=1.0) == (0, 0)
+    assert data.counts(crop_jitter=0.5) == (3, 0)
+
+
 def test_a_transparent_garment_is_cut_out_as_by_a_mask(data):
     with Image.open(data.path("g/b.png")) as picture:
         size = picture.size
