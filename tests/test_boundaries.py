@@ -30,7 +30,7 @@ WALLS = {
     "training.wardrobes": {CORE, GROUND, "training.data"},
     "training.model": {CORE, GROUND, "training.base", "training.run"},
     "training.dressing": {CORE, GROUND, *(f"training.{wing}" for wing in ("run", "base", "losses", "data", "model"))},
-    "training.evaluation": {CORE, GROUND, "training.model"},
+    "training.evaluation": {CORE, GROUND, *(f"training.{wing}" for wing in ("base", "losses", "data", "model"))},
     "training.paper_doll.world": {CORE, GROUND, "training.data"},
     "training.paper_doll.networks": {
         *(CORE, GROUND, "training.paper_doll.world"),

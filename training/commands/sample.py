@@ -11,12 +11,11 @@ from pathlib import Path
 from PIL import Image
 
 from ...anydressing_core.atomic_write import write_atomically
-from ...anydressing_core.places import words_for
 from ...anydressing_core.refusals import is_text, quote, refusal
 from ..base.model import BaseModel
 from ..data.manifest import WornGarment, file_stem, read_manifest
-from ..data.pictures import BadPictureError, Source, cut_out, flat_lay
 from ..dressing.finished import Way, make_ready
+from ..dressing.garments import encoded_garment, picture_source
 from ..hardware import WantedHardware
 from ..model.dresser import Preparation
 from ..model.people import EncodedGarment, Person, Picture, sample_people
@@ -123,12 +122,12 @@ def _people_of(wanted: FromManifest, info: Preparation, base: BaseModel) -> list
         raise refusal(name, "has nobody to sample", why, "choose the other --split, or other data.")
     made: list[Made] = []
     for item, text in zip(items, base.encode_text([item.caption for item in items]), strict=True):
-        person, worn = _source(manifest.path(item.image)), list[EncodedGarment]()
+        person, worn = picture_source(manifest.path(item.image)), list[EncodedGarment]()
         for garment in filter(is_known, item.garments):
-            mask = _source(manifest.path(garment.mask))
-            picture = None if garment.image is None else _source(manifest.path(garment.image))
+            mask = picture_source(manifest.path(garment.mask))
+            picture = None if garment.image is None else picture_source(manifest.path(garment.image))
             files = (person, mask) if picture is None else (picture,)
-            worn.append(_encoded(garment.slot, files, info, base))
+            worn.append(encoded_garment(garment.slot, files, info, base))
         source = {"id": item.id, "prompt": item.caption, "slots": [garment.slot for garment in worn]}
         made.append((Person(item.id, text, worn), source))
     return made
@@ -147,7 +146,7 @@ def _prompted(wanted: Prompted, info: Preparation, base: BaseModel) -> list[Made
     for slot in sorted(wanted.words.keys() - given):
         raise refusal(f"--words {slot}=...", "names no garment", f"Given are: {', '.join(sorted(given))}.", "name one.")
     worn = [
-        _encoded(slot, (_source(require_there(path)),), info, base, wanted.words.get(slot, ""))
+        encoded_garment(slot, (picture_source(require_there(path)),), info, base, wanted.words.get(slot, ""))
         for slot, path in wanted.garments
     ]
     text = base.encode_text([wanted.prompt])[0]
@@ -156,26 +155,3 @@ def _prompted(wanted: Prompted, info: Preparation, base: BaseModel) -> list[Made
         "garments": {slot: str(path) for slot, path in wanted.garments},
     }
     return [(Person(f"{index:04d}", text, worn), source) for index in range(wanted.count)]
-
-
-def _encoded(
-    slot: str, files: tuple[Source] | tuple[Source, Source], info: Preparation, base: BaseModel, words: str = ""
-) -> EncodedGarment:
-    """A garment laid flat, from its picture; or cut out, from a person's picture and the mask."""
-    try:
-        canvas = flat_lay(*files, info.resolution) if len(files) == 1 else cut_out(*files, info.resolution)
-    except BadPictureError as error:
-        raise _unusable(error) from error
-    called = base.encode_words(words_for(slot, words))
-    return EncodedGarment(slot, base.encode_mode(canvas.picture)[0], canvas.cells, called)
-
-
-def _source(path: Path) -> Source:
-    try:
-        return Source.find(path.name, path)
-    except BadPictureError as error:
-        raise _unusable(error) from error
-
-
-def _unusable(error: BadPictureError) -> ValueError:
-    return refusal(quote(error.file), "cannot be used", f"Reason: {error.why}.", "choose another picture.")

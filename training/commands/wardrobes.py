@@ -15,6 +15,7 @@ import torch
 
 from ...anydressing_core.pixels import as_unit
 from ...anydressing_core.refusals import refusal
+from ..data.parsing import Mask, Parser
 from ..data.pictures import Source, upright
 from ..hardware import choose_device
 from ..paper_doll.networks.parser import load_parser as load_doll_parser
@@ -24,9 +25,7 @@ from ..progress import Course
 from ..text_files import read_text
 from ..wardrobes import dresscode, dresscode_mr, garments2look, photos, viton_hd
 from ..wardrobes.convert import Mix, Plan, convert
-from ..wardrobes.labels import Mask
 from ..wardrobes.looks import Layout
-from ..wardrobes.masks import Parser
 from ..wardrobes.stages import caption_again, mask_again
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(

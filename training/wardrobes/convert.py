@@ -31,11 +31,12 @@ from ...anydressing_core.refusals import refusal
 from ..data.check_sheet import MOST_DRAWN, draw_check_sheet, evenly
 from ..data.manifest import MANIFEST, Manifest, file_stem, plain_caption, read_manifest
 from ..data.opening import open_all
+from ..data.parsing import Parser
 from ..data.pictures import READ_AT_ONCE, BadPictureError
 from ..picture_files import png_bytes
 from ..progress import UNWATCHED, Course
 from .looks import Layout, Look, apart, split_by_chance
-from .masks import Parser, Shown, masks_of, needs_parser
+from .masks import Shown, masks_of, needs_parser
 from .outcomes import FOLDER, Outcome, Outcomes, read_lines, write_lines
 from .report import Report
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...anydressing_core.latents import Size
+from ..data.parsing import Mask
 from ..data.pictures import BadPictureError, Source, opened
 
 Classes = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
 SYSTEMS: Mapping[str, Mapping[str, Collection[int]]] = MappingProxyType(
     {

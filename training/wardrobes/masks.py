@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from ..data.parsing import Mask, Parser
 from ..data.pictures import BadPictureError, Source, shape_on, upright
-from .labels import SYSTEMS, Classes, Mask, read_classes, where, word_of
+from .labels import SYSTEMS, Classes, read_classes, where, word_of
 from .looks import Look, Piece
 
 LEAST_SEEN = 0.01
@@ -21,17 +21,6 @@ MOST_AT_FRAME = 0.02
 """The share of a side of the frame that a whole garment may touch."""
 
 UNSEEN, SMALL, CUT = "not seen", f"less than {LEAST_SEEN:.0%} of the picture", "cut by the frame"
-
-
-class Parser(Protocol):
-    """Sees where garments are. digest: of its weights; what it saw is kept by it."""
-
-    @property
-    def digest(self) -> str: ...
-
-    def parse(self, person: Source) -> Mapping[str, Mask]:
-        """By slot, where such a garment shows on the upright picture: (H, W). Raises BadPictureError."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from ...anydressing_core.refusals import quote, refusal
+from ..data.parsing import Mask
 from ..data.pictures import Source, upright
-from .labels import Mask
 
 WORDS = {
     "upper": r"upper\b.*|top|shirt|t-shirt|blouse|sweater|coat|jacket|outer\w*|vest|cardigan|polo|hoodie",

@@ -18,11 +18,11 @@ from PIL import Image
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.places import words_for
 from ..data.manifest import Item, Manifest, read_manifest
+from ..data.parsing import Parser
 from ..data.pictures import BadPictureError, Source
 from ..picture_files import png_bytes
 from ..progress import UNWATCHED, Course
 from .convert import caption_of, is_template
-from .masks import Parser
 from .outcomes import FOLDER, LineLog, read_lines, write_lines
 
 AT_ONCE = 8
