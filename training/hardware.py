@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,12 +57,17 @@ class WantedHardware:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` (CUDA where there is one, else the CPU), cpu, cuda, cuda:N or mps. Raises ValueError for what is not there."""
+    """`auto` (CUDA where there is one, else the CPU), cpu, cuda, cuda:N or mps. Raises ValueError for what is not there.
+
+    Of several processes that torchrun starts each has a GPU of its own under `auto`, as far as there are.
+    """
     name = f"--device {quote(wanted)}"
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", wanted):
         raise refusal(name, "is unknown", "A device is auto, cpu, cuda, cuda:N or mps.", "choose one of these.")
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = int(os.environ.get("LOCAL_RANK", "0"))
+        index = own % torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return torch.device(f"cuda:{index}" if index else "cuda" if torch.cuda.is_available() else "cpu")
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise refusal(name, "is not here", "PyTorch finds no Apple GPU.", "choose cpu or auto.")
     if wanted.startswith("cuda"):

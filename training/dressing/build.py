@@ -27,6 +27,7 @@ from ..losses.dists import load_dists
 from ..model.adapter import Adapter
 from ..model.dressing import DressingModel
 from ..model.people import EncodedGarment
+from ..model.shared_reference import SharedReference
 from ..places import require_there
 from ..progress import Course
 from ..run.start import Workplace
@@ -53,12 +54,10 @@ def check_sources(config: TrainConfig, *, resume: bool = False) -> None:
         raise lack
 
 
-def make_dressing_task(
-    config: TrainConfig, place: Workplace, kind: type[DressingModel] = DressingModel
-) -> DressingTask:
+def make_dressing_task(config: TrainConfig, place: Workplace, kind: type[DressingModel] | None = None) -> DressingTask:
     """Load the base model, build the caches and lay out the adapter of a run.
 
-    kind: another model around the adapter, for comparison. The main process builds the caches, the others find them
+    kind: another model around the adapter than `adapter.gfe` says, for comparison. The main process builds the caches, the others find them
     built. A signal meanwhile ends the process.
     """
     losses, accelerator = config.losses, place.accelerator
@@ -70,6 +69,7 @@ def make_dressing_task(
         base.vae.enable_gradient_checkpointing()
     init = None if config.adapter.init is None else load_checkpoint(config.adapter.init)
     torch.manual_seed(config.seed)  # for the LoRAs' first weights; all later chance comes from the draws
+    kind = kind or (DressingModel if config.adapter.gfe else SharedReference)
     model, new_slots = _start(config, base, init, manifest, place, kind)
     with accelerator.main_process_first():
         cached, shown = _caches(config, base, manifest, new_slots, place)
@@ -226,7 +226,9 @@ def _cached(
     most_bad: float | None = None,
 ) -> CachedData:
     most_bad = config.data.most_bad_items if most_bad is None else most_bad
-    wanted = CachePlan(config.data.resolution, config.adapter.slots, split, most_bad, config.losses.texture > 0)
+    data = config.data
+    jitter = data.crop_jitter if split == "train" else 0.0
+    wanted = CachePlan(data.resolution, config.adapter.slots, split, most_bad, config.losses.texture > 0, jitter)
     return build_cache(
         manifest, BaseEncoders(base), config.data.cache or manifest.folder / "cache", wanted, course=course
     )

@@ -37,6 +37,11 @@ class DressingData(Data):
         "When the pictures of more people than this cannot be used, nothing is trained.",
         unit="share of people",
     )
+    crop_jitter: Fraction = setting(
+        0.0,
+        "How much garments that are cut out of their person are turned, sheared and hidden in part; 0 leaves them alone.",
+        unit="share of the most",
+    )
     licence: Line = setting("not stated", "The licence of the data, which the file will carry.", unit="a line of text")
 
 
@@ -68,6 +73,11 @@ class AdapterSettings(Section):
     rank: int = setting(64, "How many directions of change each LoRA has.", unit="rank", ge=1, le=4096)
     alpha: Annotated[float, Field(gt=0)] | None = setting(
         None, "A LoRA's update is alpha / rank times what is trained; left out, alpha is the rank.", unit="factor"
+    )
+    gfe: bool = setting(
+        True,
+        "Whether each garment has a pass and a LoRA of its own (Sec. 4.1). Without, a run is Base of Table 3, for comparison alone.",
+        unit="yes or no",
     )
     feature_tap: Literal["attn_input", "attn_output"] = setting(
         "attn_input",

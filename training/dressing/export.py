@@ -43,11 +43,17 @@ def export_run(
     and this data is replaced, and that is told. Raises ValueError when `folder` is no such run, the checkpoint is missing
     or damaged, a value does not fit the dtype, or `out` is not named `.safetensors` or is there as something else.
     """
+    run = RunFolder.open(folder)
+    if not trains_gfe(run):
+        why = "It is Base of the paper's Table 3, which reads all garments in one picture; ComfyUI's nodes do not."
+        raise refusal(
+            f"The run in {str(run.path)!r}", "makes no AnyDressing file", why, "compare it: `anydressing evaluate RUN`."
+        )
     if out.suffix != ".safetensors":
         raise refusal(
             f"{str(out)!r}", "is not a file's name for this", "ComfyUI lists .safetensors files.", "say x.safetensors."
         )
-    finished, trained, step = _file_and_trained(RunFolder.open(folder), step)
+    finished, trained, step = _file_and_trained(run, step)
     if replaces(out, lambda path: _of_such_a_run(read_info(path), finished.info), "a file of this run"):
         logger.warning("%s held %d steps and is replaced.", out, read_info(out).steps)
     if step == 0:
@@ -67,6 +73,11 @@ def finished_file(run: RunFolder, step: int | None = None) -> Checkpoint:
     Raises ValueError when the run has no checkpoint yet, or not that one.
     """
     return _file_and_trained(run, step)[0]
+
+
+def trains_gfe(run: RunFolder) -> bool:
+    """Whether each garment has a pass and a LoRA of its own in a run, as in every AnyDressing file."""
+    return _config(run).adapter.gfe
 
 
 def _of_such_a_run(there: CheckpointInfo, ours: CheckpointInfo) -> bool:

@@ -16,9 +16,10 @@ from ..model.adapter import Adapter
 from ..model.dresser import Dresser
 from ..model.dressing import DressingModel
 from ..model.reference_dresser import ReferenceDresser
+from ..model.shared_reference import SharedReference
 from ..places import require_there
 from ..run.folder import RunFolder
-from .export import finished_file
+from .export import finished_file, trains_gfe
 
 NO_FILE = Path("none")
 """What is written where a file is expected, to dress by reference alone."""
@@ -57,7 +58,8 @@ def make_ready(way: Way, base: Path, hardware: WantedHardware, tokenizer: Path |
         return Ready(ReferenceDresser(loaded, way.resolution), loaded, "reference")
     checkpoint = load_file(way.file)
     loaded = load_base(base, hardware.for_file(checkpoint.info.trained_in), tokenizer=tokenizer)
-    trained = dressing_model(checkpoint, loaded)
+    kind = SharedReference if way.file.is_dir() and not trains_gfe(RunFolder.open(way.file)) else DressingModel
+    trained = dressing_model(checkpoint, loaded, kind)
     if not way.reference:
         return Ready(trained, loaded, checkpoint.identity)
     both = ReferenceDresser(loaded, trained.preparation.resolution, trained)
@@ -69,11 +71,11 @@ def load_file(path: Path) -> Checkpoint:
     return finished_file(RunFolder.open(path)) if require_there(path).is_dir() else load_checkpoint(path)
 
 
-def dressing_model(checkpoint: Checkpoint, base: BaseModel) -> DressingModel:
+def dressing_model(checkpoint: Checkpoint, base: BaseModel, kind: type[DressingModel] = DressingModel) -> DressingModel:
     """A finished file on its base model, frozen. Raises ValueError when they do not fit."""
     if checkpoint.info.unet != base.shape:
         why = "Its W_k' and W_v' have the widths of the U-Net it was trained on."
         raise refusal("This AnyDressing file", "does not fit the base model", why, "name the base it was trained on.")
     adapter = Adapter(checkpoint.info, base.unet)
     adapter.load(checkpoint)
-    return DressingModel(base.unet, adapter.requires_grad_(False)).to(base.unet.device)
+    return kind(base.unet, adapter.requires_grad_(False)).to(base.unet.device)

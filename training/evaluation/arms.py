@@ -10,7 +10,7 @@ training-free, and garments pooled to a few tokens as IP-Adapter does with its i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -24,27 +24,9 @@ from ..model.adapter import Adapter
 from ..model.dressing import DressingModel
 from ..model.outfits import Outfits
 from ..model.processors import GarmentsRole, garment_features
+from ..model.shared_reference import SharedReference
 
 POOLED_TOKENS = 4
-
-
-class SharedReference(DressingModel):
-    """All garments of a person side by side in one picture, which GarmentsNet reads in one pass without LoRAs."""
-
-    def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
-        """K' and V' as of the parent; a garment that somebody lacks is a blank place in her picture."""
-        own = _unrolled(outfits)
-        people, most = outfits.worn.shape
-        height, width = own.latents.shape[-2:]
-        picture = rearrange(own.latents, "(b n) c h w -> b c h (n w)", n=most)
-        role = GarmentsRole({}, self.adapter.info.feature_tap)
-        features = garment_features(self.unet, picture.to(self.unet.dtype), role)
-        sites = {site.key: site.grid(height, most * width) for site in self.adapter.info.unet.sites}
-        apart = {
-            key: rearrange(features[key], "b (h n w) c -> (b n) (h w) c", b=people, h=grid[0], n=most)
-            for key, grid in sites.items()
-        }
-        return self._laid_out(apart, own, maps)
 
 
 class PooledTokens(DressingModel):
@@ -75,26 +57,13 @@ class PooledTokens(DressingModel):
         return self._laid_out(normed, outfits, maps)
 
 
-def _unrolled(outfits: Outfits) -> Outfits:
-    """Every person's garments for herself alone: B N garments, blank where she lacks one."""
-    worn = outfits.worn
-    index = worn.clamp(min=0).flatten()
-    latents = outfits.latents[index] * (worn >= 0).flatten()[:, None, None, None]
-    return replace(
-        outfits,
-        latents=latents,
-        slots=[outfits.slots[place] for place in index.tolist()],
-        worn=torch.where(worn >= 0, torch.arange(worn.numel(), device=worn.device).view_as(worn), -1),
-        cells=None if outfits.cells is None else outfits.cells[index],
-    )
-
-
 @dataclass(frozen=True)
 class StudyArm:
     """settings: of `anydressing train`, by dotted name, beside those that all arms share. model: around the adapter.
 
     of: the arm whose weights it shows, for one that trains nothing itself. half: garments at half their size. strength:
-    lambda of Eq. 6 while sampling. start: before the first step. seeds: how many are wanted.
+    lambda of Eq. 6 while sampling. start: before the first step. mix: trained on the paper's own mix, in which one garment
+    of a person is laid flat and the others are cut out of her. seeds: how many are wanted.
     """
 
     title: str
@@ -104,6 +73,7 @@ class StudyArm:
     half: bool = False
     strength: float = 1.0
     start: bool = False
+    mix: bool = False
     seeds: int = 1
 
 
@@ -125,6 +95,8 @@ ARMS: Mapping[str, StudyArm] = MappingProxyType(
         "foreground": StudyArm("tokens of the garment alone", {"adapter.garment_tokens": "foreground"}),
         "half": StudyArm("garments at half size", of="full", half=True),
         "strength": StudyArm("D8: strength 0.7", of="full", strength=0.7),
+        "mix": StudyArm("the paper's own mix: one garment laid flat, the other cut out", mix=True),
+        "mix_jitter": StudyArm("the paper's mix, cut-out garments jittered", {"data.crop_jitter": 1.0}, mix=True),
         "mse": StudyArm(
             "D6: L_loc and L_hf as mean squares",
             {"losses.localisation_reduction": "mse", "losses.high_frequency_reduction": "mse"},
