@@ -65,6 +65,10 @@ Seeds = Annotated[int, typer.Option(min=1, help="At most so many seeds of each a
 def train(
     folder: Folder,
     data: Annotated[Path, typer.Option(help="The manifest of `anydressing data paper-doll`.")],
+    mixed: Annotated[
+        Path | None,
+        typer.Option(help="That of `anydressing data paper-doll --mix paper`; without, no arm is trained on it."),
+    ] = None,
     only: Only = None,
     seeds: Seeds = 1,
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
@@ -72,8 +76,9 @@ def train(
 ) -> None:
     """Train every arm that has weights of its own; what is finished is passed over."""
     for name, arm, seed in _arms(only, seeds):
-        if arm.of is None:
-            config = _config(folder / f"{name}-{seed}", data, arm, seed, setting or [])
+        source = mixed if arm.mix else data
+        if arm.of is None and source is not None:
+            config = _config(folder / f"{name}-{seed}", source, arm, seed, setting or [])
             _train(config, arm, device)
 
 
@@ -182,7 +187,7 @@ CHANGES = (
 )
 """From which arm to which the page shows what changes, outfit by outfit."""
 
-PAGE_OF_ARMS = StudyPage("ablation", {name: arm.title for name, arm in ARMS.items()}, CHANGES)
+PAGE_OF_ARMS = StudyPage("ablation", {name: arm.title for name, arm in ARMS.items() if not arm.mix}, CHANGES)
 
 
 @app.command()

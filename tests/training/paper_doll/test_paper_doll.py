@@ -306,6 +306,22 @@ def test_a_folder_of_another_size_is_refused(tmp_path):
         paper_doll.write_dataset(tmp_path, 2, size=(256, 192))
 
 
+def test_in_the_papers_mix_one_garment_lies_flat_in_turn_and_a_hat_never(tmp_path):
+    manifest = read_manifest(paper_doll.write_dataset(tmp_path, 8, size=(64, 48), hats=0.5, mix="paper"))
+    flat = [[garment.slot for garment in item.garments if garment.kind == "inshop"] for item in manifest.items]
+    assert flat == [["upper"], ["lower"]] * 4
+    assert any(garment.slot == "hat" for item in manifest.items for garment in item.garments)
+    pictures = {path.name for path in (tmp_path / "g").iterdir()}
+    assert pictures == {
+        Path(garment.image).name for item in manifest.items for garment in item.garments if garment.image
+    }
+    with pytest.raises(ValueError, match="already holds samples of another mix"):
+        paper_doll.write_dataset(tmp_path, 9, size=(64, 48), hats=0.5)
+    paper_doll.write_dataset(tmp_path / "pairs", 1, size=(64, 48), hats=0.5)
+    with pytest.raises(ValueError, match="already holds samples of another mix"):
+        paper_doll.write_dataset(tmp_path / "pairs", 2, size=(64, 48), hats=0.5, mix="paper")
+
+
 def test_a_contact_sheet_shows_everybody():
     sheet = paper_doll.contact_sheet([sample(seed, size=SMALL, hats=seed) for seed in range(2)], columns=2)
     assert sheet.dtype == np.uint8

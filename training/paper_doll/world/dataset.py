@@ -12,11 +12,11 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ from .fabrics import Split
 from .samples import HATS, SIZE, Labels, Sample, sample
 
 Entry: TypeAlias = dict[str, Any]  # one line of the manifest
+Mix: TypeAlias = Literal["as-is", "paper"]
+FLAT_IN_TURN = ("upper", "lower")
+"""Which garment is laid flat in the paper's mix; hats are always cut out (Sec. 8)."""
+
 PAINTING = "painting people"
 
 
@@ -43,27 +47,30 @@ def write_dataset(
     hats: float = HATS,
     workers: int = 1,
     course: Course = UNWATCHED,
+    *,
+    mix: Mix = "as-is",
 ) -> Path:
     """Write the samples of the seeds `seed` to `seed + count - 1` and return the manifest's path.
 
     size: height, width. hats: share of people who wear one. workers: processes that paint. course: told how many of
     these samples are there and how many there will be; once it is to stop, those begun are finished and no other is
     painted. Samples that an earlier run finished are not painted again; other splits, seeds and counts can be added to
-    the same folder. Raises ValueError where the folder holds samples painted at another size or with another share of
-    hats, StoppedError when it was stopped.
+    the same folder. mix: "paper" lays one garment of each person flat, the others are cut out of her (Sec. 7.2).
+    Raises ValueError where the folder holds samples painted at another size, in another mix or with another share of hats,
+    StoppedError when it was stopped.
     """
     folder = Path(folder)
     for part in ("img", "g", "m"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST
     finished = _finished_items(manifest)
-    _refuse_other_settings(finished, size, hats)
+    _refuse_other_settings(finished, size, hats, mix)
     there = {item.id for item in finished}
     todo = [one for one in range(seed, seed + count) if sample_id(split, one) not in there]
     done = count - len(todo)
     course.progress(PAINTING, done, count)
     with manifest.open("a", encoding="utf-8") as lines:
-        settings = {"folder": str(folder), "split": split, "size": size, "hats": hats}
+        settings = {"folder": str(folder), "split": split, "size": size, "hats": hats, "mix": mix}
         for entry in _painted(settings, todo, min(workers, len(todo)), course.stop):
             lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
             lines.flush()
@@ -80,15 +87,22 @@ def sample_id(split: Split, seed: int) -> str:
     return f"{split}-{seed:07d}"
 
 
-def write_sample(seed: int, folder: str, split: Split, size: tuple[int, int], hats: float) -> Entry:
+def write_sample(seed: int, folder: str, split: Split, size: tuple[int, int], hats: float, mix: Mix = "as-is") -> Entry:
     """Paint a sample, write its pictures below `folder`, and return its line of the manifest."""
     height, width = size  # a list when it comes from JSON
     painted, name = sample(seed, split, (height, width), hats), sample_id(split, seed)
-    for path, picture in _pictures(name, painted):
+    slots = list(painted.garments)
+    laid_flat = slots if mix == "as-is" else [FLAT_IN_TURN[seed % 2]]
+    for path, picture in _pictures(name, painted, laid_flat):
         write_picture(Path(folder, path), picture)
     garments = [
-        {"slot": slot, "image": f"g/{name}_{slot}.png", "kind": "inshop", "mask": f"m/{name}_{slot}.png"}
-        for slot in painted.garments
+        {
+            "slot": slot,
+            "image": f"g/{name}_{slot}.png" if slot in laid_flat else None,
+            "kind": "inshop" if slot in laid_flat else "crop",
+            "mask": f"m/{name}_{slot}.png",
+        }
+        for slot in slots
     ]
     return {
         "id": name,
@@ -117,11 +131,14 @@ def _plain(labels: Labels) -> Entry:
     return vars(labels) | {"garments": {slot: asdict(garment) for slot, garment in labels.garments.items()}}
 
 
-def _pictures(name: str, painted: Sample) -> Iterator[tuple[str, NDArray[np.uint8] | NDArray[np.bool_]]]:
+def _pictures(
+    name: str, painted: Sample, laid_flat: Collection[str]
+) -> Iterator[tuple[str, NDArray[np.uint8] | NDArray[np.bool_]]]:
     yield f"img/{name}.png", painted.person
     yield f"m/{name}_person.png", painted.person_mask
     for slot, garment in painted.garments.items():
-        yield f"g/{name}_{slot}.png", garment.flat_lay
+        if slot in laid_flat:
+            yield f"g/{name}_{slot}.png", garment.flat_lay
         yield f"m/{name}_{slot}.png", garment.mask
 
 
@@ -184,7 +201,12 @@ def _finished_items(manifest: Path) -> list[Item]:
     return read_manifest(manifest).items if whole else []
 
 
-def _refuse_other_settings(finished: list[Item], size: tuple[int, int], hats: float) -> None:
+def _refuse_other_settings(finished: list[Item], size: tuple[int, int], hats: float, mix: Mix) -> None:
+    cut_out = any(garment.image is None for item in finished for garment in item.garments)
+    flat = any(sum(garment.image is not None for garment in item.garments) > 1 for item in finished)
+    if (cut_out and mix == "as-is") or (flat and mix == "paper"):
+        problem, why = "already holds samples of another mix", f"Samples of mix {mix} would make it uneven."
+        raise refusal("The folder", problem, why, "ask for the same as before, or choose another folder.")
     for item in finished:
         if (item.size, item.hats) != (tuple(size), hats):
             problem = f"already holds samples of size {item.size} and share of hats {item.hats}"

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The paper's own mix of training data (Sec. 7.2) on the paper-doll world: what never seeing two garments laid flat costs.
+
+python -m benchmarks.ablation train FOLDER --data MANIFEST --mixed MANIFEST --only full --only mix --only mix_jitter
+python -m benchmarks.ablation measure FOLDER --outfits 100 --only full --only mix --only mix_jitter
+python -m benchmarks.mix FOLDER
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from comfyui_anydressing.training.evaluation.arms import ARMS
+
+from .ablation import PAGE, sheet
+from .study import StudyPage
+
+SAW_PAIRS = "full"
+MIXED = [name for name, arm in ARMS.items() if arm.mix]
+CHANGES = (("full", "mix"), ("full", "mix_jitter"), ("mix", "mix_jitter"))
+PAGE_OF_MIX = StudyPage("mix", {name: ARMS[name].title for name in (SAW_PAIRS, *MIXED)}, CHANGES)
+
+
+def page(folder: Path) -> None:
+    """Write mix.json and mix.jpg in docs/evidence from the figures in FOLDER, and their tables into mix.md there."""
+    print(PAGE_OF_MIX.write(folder, PAGE, lambda names: sheet(folder, names)))
+
+
+if __name__ == "__main__":
+    typer.run(page)
