@@ -111,7 +111,7 @@ WORDS = {
     "training.wardrobes": "photographs and data sets in",
     "training.model": "adapter, both roles, sampling",
     "training.dressing": "what `train` trains: all of it joined",
-    "training.evaluation": "metrics, reports, arms",
+    "training.evaluation": "benches, figures, tables, survey",
     "training.paper_doll.world": "paints people",
     "training.paper_doll.networks": "her base model, parser, judges",
     "training.paper_doll.bench": "dresses and measures her",

@@ -83,6 +83,22 @@ class MixName(str, Enum):
 
 class Bench(str, Enum):
     paper_doll = "paper-doll"
+    single = "single"
+    dressing_pair = "dressing-pair"
+    three = "three"
+    pairs = "pairs"
+
+
+class RegionsName(str, Enum):
+    parser = "parser"
+    pose = "pose"
+
+
+class Table3Row(str, Enum):
+    base = "base"
+    gfe = "gfe"
+    igl = "igl"
+    gtl = "gtl"
 
 
 def listed(words: str) -> list[str]:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ..anydressing_core.defaults import GUIDANCE, STEPS, STRENGTH
+from ..anydressing_core.defaults import GUIDANCE, RESOLUTION, STEPS, STRENGTH
 from ..anydressing_core.refusals import refusal
 from .arguments import (
     Bench,
@@ -30,6 +30,7 @@ from .arguments import (
     OnlyMissing,
     Precision,
     PrecisionName,
+    RegionsName,
     Resume,
     Root,
     RunKind,
@@ -38,6 +39,7 @@ from .arguments import (
     SplitName,
     Steps,
     Strength,
+    Table3Row,
     garment_of,
     hardware_of,
     listed,
@@ -65,6 +67,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make, check and prepare training data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+survey_app = typer.Typer(help="Ask people which method they prefer, as the paper does.", no_args_is_help=True)
+app.add_typer(survey_app, name="survey")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     on_stderr = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[on_stderr])
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here ever asks a network
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours is the one that is shown
     try:
         app(args=arguments, prog_name="anydressing")
     except (SystemExit, KeyboardInterrupt) as end:
@@ -265,15 +270,51 @@ def sample(
 
 @app.command()
 def evaluate(
-    file: FileOrNone,
-    base: Annotated[Path, typer.Option(help="The base model that it was trained on.")],
     out: Annotated[Path, typer.Option(help="The folder for pictures and figures; what is there already is kept.")],
-    judge: Annotated[Path, typer.Option(help="The recogniser that measures; another than the losses' one.")],
-    parser: Annotated[Path, typer.Option(help="The network that finds garments in pictures.")],
-    bench: Annotated[Bench, typer.Option(help="What it is measured on.")] = Bench.paper_doll,
-    outfits: Annotated[int, typer.Option(min=1, help="How many held-out people.")] = 200,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="An AnyDressing file, the folder of a run, none (by reference alone) or plain (nobody is dressed). Left "
+            "out, a wardrobe's bench measures what is there.",
+        ),
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="The base model that it was trained on.")] = None,
+    bench: Annotated[
+        Bench, typer.Option(help="What it is measured on: the paper doll, the paper's benches, or pairs of one's own.")
+    ] = Bench.paper_doll,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="What the bench is made of: a manifest.jsonl with held-out people; of pairs, their items."),
+    ] = None,
+    root: Root = None,
+    outfits: Annotated[
+        int | None, typer.Option(min=1, help="How many outfits: of dolls 200 when left out, else the paper's number.")
+    ] = None,
     slots: Annotated[
-        str | None, typer.Option(help="What they wear, e.g. upper,lower; all that the file knows.")
+        str | None, typer.Option(help="What they wear, e.g. upper,lower; all that the file, or the bench, knows.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Other prompts than our seven: a text file, a line each.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the tables call it; the file's name when left out.")] = None,
+    row: Annotated[Table3Row | None, typer.Option(help="Which row of the paper's Table 3 it is.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="In place of FILE: a folder of another method's pictures, ITEM.png.")
+    ] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="The folder of a CLIP, which measures; without, pictures are only made.")
+    ] = None,
+    head: Annotated[Path | None, typer.Option(help="LAION's aesthetic head for that CLIP, as safetensors.")] = None,
+    parser: Annotated[
+        Path | None, typer.Option(help="What finds garments in pictures: a folder of transformers, or the doll's file.")
+    ] = None,
+    regions: Annotated[
+        RegionsName, typer.Option(help="pose: by OpenPose's ITEM_keypoints.json beside the pictures.")
+    ] = RegionsName.parser,
+    network: Annotated[Path | None, typer.Option(help="The texture network, for DISTS; VGG16 for photographs.")] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="Of dolls: the recogniser that measures; another than the losses' one.")
     ] = None,
     seed: Seed = 0,
     steps: Steps = STEPS,
@@ -281,20 +322,71 @@ def evaluate(
     strength: Strength = STRENGTH,
     precision: Precision = PrecisionName.auto,
     device: Device = "auto",
+    tokenizer: Annotated[Path | None, typer.Option(help="The folder of CLIP's vocab.json and merges.txt.")] = None,
     reference: ByReference = False,
     size: CanvasSize = None,
 ) -> None:
-    """Dress held-out people and measure colours, textures, places and mix-ups against the exact truth."""
-    from .commands.evaluate import evaluate_paper_doll
+    """Dress people and measure: dolls against the exact truth, or the paper's benches on one's own wardrobe."""
+    from .commands.evaluate import PLAIN, Contestant, Ours, Rival, Wanted, evaluate_paper_doll, evaluate_wardrobe
     from .model.sampling import SamplingSettings
     from .paper_doll.bench.pictures import BenchPlan
 
-    settings = SamplingSettings(steps, guidance, strength, seed)
-    plan, hardware = BenchPlan(outfits, settings, listed(slots or "")), hardware_of(precision, device)
+    settings, hardware = SamplingSettings(steps, guidance, strength, seed), hardware_of(precision, device)
+    if bench is Bench.paper_doll:
+        if file is None or base is None or judge is None or parser is None:
+            why = "The doll's bench dresses by a file and is judged by two networks of its own."
+            remedy = "give FILE, --base, --judge and --parser, or choose another --bench."
+            raise refusal("anydressing evaluate", "lacks something", why, remedy)
+        plan = BenchPlan(outfits or 200, settings, listed(slots or ""))
+        with _course() as course:
+            way = _way_of(file, reference, size)
+            report = evaluate_paper_doll(way, base, out, plan, hardware, judge=judge, parser=parser, course=course)
+        typer.echo(report)
+        return
+    if file is not None and (base is None or pictures is not None):
+        problem = "needs the --base of FILE" if base is None else "was given FILE and --pictures"
+        raise refusal("anydressing evaluate", problem, "One method is added at a time.", "see --help.")
+    contestant: Contestant | None = None
+    if pictures is not None:
+        contestant = Contestant(name or pictures.absolute().name, Rival(pictures), row.value if row else None)
+    elif file is not None and base is not None:
+        way = None if file == PLAIN else _way_of(file, reference, size)
+        called = "reference" if file == Path("none") else file.absolute().stem
+        ours = Ours(way, size_of(size) if size else RESOLUTION, base, settings, hardware, tokenizer)
+        contestant = Contestant(name or called, ours, row.value if row else None)
+    wanted = Wanted(bench.value, data, root, prompts, listed(slots or ""), outfits, seed)
     with _course() as course:
-        way = _way_of(file, reference, size)
-        report = evaluate_paper_doll(way, base, out, plan, hardware, judge=judge, parser=parser, course=course)
-    typer.echo(report)
+        judges = _judges(clip, head, parser, regions, network, device)
+        told = evaluate_wardrobe(out, wanted, contestant, judges, course)
+    typer.echo(told)
+
+
+def _judges(
+    clip: Path | None, head: Path | None, parser: Path | None, regions: RegionsName, network: Path | None, device: str
+) -> Any:
+    """Who measures; None without a CLIP."""
+    if clip is None:
+        given = {"--head": head, "--parser": parser, "--network": network}
+        for option, value in given.items():
+            if value is not None:
+                raise refusal(option, "was given without --clip", "CLIP measures first.", "name a --clip, too.")
+        return None
+    from .commands.wardrobes import parser_at
+    from .evaluation.clip import load_clip, load_head
+    from .evaluation.worth import Judges
+    from .hardware import choose_device
+    from .losses.dists import load_dists
+    from .places import require_there
+
+    on = choose_device(device)
+    loaded = load_clip(clip, on)
+    return Judges(
+        loaded,
+        None if head is None else load_head(require_there(head, "--head"), loaded.width),
+        None if parser is None else parser_at(require_there(parser, "--parser"), on),
+        None if network is None else load_dists(network),
+        regions.value,
+    )
 
 
 def _way_of(file: Path, reference: bool, size: str | None) -> Way:
@@ -306,6 +398,40 @@ def _way_of(file: Path, reference: bool, size: str | None) -> Way:
     if file != NO_FILE:
         raise refusal("--size", "was given with a file", "A file says its own size.", "leave it out.")
     return Way(file, reference, size_of(size))
+
+
+@survey_app.command("build")
+def survey_build(
+    out: Annotated[
+        Path, typer.Argument(help="The folder of `anydressing evaluate`, with the pictures of several methods.")
+    ],
+    page: Annotated[Path, typer.Argument(help="The page to write, survey.html; its key is written beside it.")],
+    sets: Annotated[int, typer.Option(min=1, max=500, help="Half of one garment, half of several.")] = 50,
+    method: Annotated[list[str] | None, typer.Option(help="A method's name; all but plain when left out.")] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn, and of everybody's order.")] = 0,
+) -> None:
+    """Write one page that asks the paper's four questions, and the key that says which picture is whose."""
+    from .evaluation.survey import build_survey
+
+    key = build_survey(out, page, sets=sets, methods=method or (), seed=seed)
+    typer.echo(f"{page}: {len(key.sets)} sets of {', '.join(key.methods)}; {page.stat().st_size / 2**20:.1f} MiB.")
+    typer.echo(f"Keep {page.with_suffix('.key.json')} to yourself: it says which picture is whose.")
+
+
+@survey_app.command("tally")
+def survey_tally(
+    key: Annotated[Path, typer.Argument(help="The .key.json that was written beside the page.")],
+    answers: Annotated[list[Path], typer.Argument(help="The files that participants sent.")],
+    json: Annotated[Path | None, typer.Option(help="Also write the shares for a machine.")] = None,
+) -> None:
+    """Count answers as the paper does: invalid responses are dropped, and Table 2 is printed with intervals."""
+    from ..anydressing_core.atomic_write import write_atomically
+    from .evaluation.survey import tally_survey
+
+    tally = tally_survey(key, answers)
+    if json is not None:
+        write_atomically(json, tally.to_json().encode())
+    typer.echo(tally.to_markdown())
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -323,6 +449,12 @@ def paper_doll(
     layout: Annotated[
         LayoutName, typer.Option(help="Of the files: ours, or that of a published data set.")
     ] = LayoutName.manifest,
+    mix: Annotated[
+        MixName,
+        typer.Option(
+            help="paper: one garment of each person laid flat, the others cut out; the published layouts always are."
+        ),
+    ] = MixName.as_is,
 ) -> None:
     """Paint people in procedural garments, with flat-lays, exact masks and captions."""
     from .paper_doll.world.dataset import write_dataset
@@ -330,7 +462,7 @@ def paper_doll(
 
     with _course() as course:
         if layout is LayoutName.manifest:
-            made = write_dataset(folder, count, seed, size_of(size), split.value, hats, workers, course)
+            made = write_dataset(folder, count, seed, size_of(size), split.value, hats, workers, course, mix=mix.value)
         else:
             made = write_published(folder, count, layout.value, seed, size_of(size), split.value, hats, course)
     typer.echo(str(made))

@@ -10,17 +10,7 @@ from comfyui_anydressing.training.data.check import check_data
 from comfyui_anydressing.training.paper_doll.world.dataset import write_dataset
 from playwright.sync_api import sync_playwright
 
-from dev.frontend import ChromiumMissingError, find_chromium
-
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def chromium(require):
-    try:
-        return find_chromium()
-    except ChromiumMissingError as error:
-        require(False, str(error))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from dev import node_texts
 from dev.export_blueprint import CONVERT
 from dev.export_workflows import PACKS, STAND_INS
-from dev.frontend import READY, TOAST, ChromiumMissingError, Frontend, find_chromium
+from dev.frontend import READY, TOAST, Frontend
 from dev.layouts import LAYOUTS, awake
 from dev.prompts import shipped
 from dev.server import ComfyServer
@@ -47,14 +47,6 @@ def in_steps(opened, steps):
 
 
 OF_THE_DOLL = [name for name in NAMES if shipped(name)["1"]["class_type"] == "AnyDressingDemoCheckpoint"]
-
-
-@pytest.fixture(scope="module")
-def chromium(require):
-    try:
-        find_chromium()
-    except ChromiumMissingError as error:
-        require(False, str(error))
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,50 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...anydressing_core.atomic_write import write_atomically
-from ..dressing.finished import Way, make_ready
+from ...anydressing_core.defaults import RESOLUTION
+from ...anydressing_core.refusals import quote, refusal
+from ..base.model import BaseModel
+from ..data.manifest import file_stem, plain_caption, read_manifest
+from ..dressing.finished import NO_FILE, Way, make_ready
+from ..dressing.garments import encoded_garment, picture_source
+from ..evaluation.dressed import PICTURES, Encode, Method, Row, Share, dress_items, methods_of, open_method
+from ..evaluation.items import (
+    ITEMS,
+    PROMPTS,
+    Asked,
+    BenchItem,
+    BenchName,
+    WornPicture,
+    garments_of,
+    lay_down,
+    make_items,
+    own_items,
+    read_items,
+)
+from ..evaluation.results_page import REPORT, results_page
+from ..evaluation.tables import BenchResults, measured, to_csv, to_json, to_text
+from ..evaluation.worth import BenchMeasurer, Judges, figures_of, judges_of
 from ..hardware import WantedHardware
+from ..model.dresser import Dresser
+from ..model.sampling import SamplingSettings
 from ..paper_doll.bench.measures import measure
 from ..paper_doll.bench.pictures import BenchPlan, make_pictures
 from ..paper_doll.networks.parser import load_parser
 from ..paper_doll.networks.recogniser import load_recogniser
+from ..places import require_there
 from ..progress import UNWATCHED, Course
+from ..text_files import read_text
+
+PLAIN = Path("plain")
+"""What is written where a file is expected, to dress nobody: the base model alone."""
+
+BENCHES: tuple[BenchName, ...] = ("single", "dressing-pair", "three", "pairs")
 
 
 def evaluate_paper_doll(
@@ -37,3 +71,159 @@ def evaluate_paper_doll(
     write_atomically(out / "figures.json", report.to_json().encode())
     write_atomically(out / "figures.md", report.to_markdown().encode())
     return report.to_markdown()
+
+
+# ---- benches of real wardrobes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Of what a bench is made. data: a manifest, or one's own items; None where its folder has them already.
+
+    prompts: a file of them, a line each. slots: which garments, all that fit when empty. outfits: fewer than the paper's.
+    """
+
+    bench: BenchName
+    data: Path | None = None
+    root: Path | None = None
+    prompts: Path | None = None
+    slots: Sequence[str] = ()
+    outfits: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A way of dressing that makes its pictures here. way: None dresses nobody."""
+
+    way: Way | None
+    resolution: tuple[int, int]
+    base: Path
+    settings: SamplingSettings
+    hardware: WantedHardware
+    tokenizer: Path | None = None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another method's pictures, named by their items."""
+
+    pictures: Path
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Whose pictures are added to a bench. name: what tables call it. row: of Table 3."""
+
+    name: str
+    by: Ours | Rival
+    row: Row | None = None
+
+
+def evaluate_wardrobe(
+    out: Path, wanted: Wanted, contestant: Contestant | None, judges: Judges | None, course: Course = UNWATCHED
+) -> str:
+    """Add a method's pictures to a bench, measure all that is there, and write tables and page; returns what to tell.
+
+    judges: None only makes pictures. Under torchrun this is one process of several: each makes and measures its share, and
+    whoever finds everything done writes the report. Raises ValueError in the user's words, StoppedError.
+    """
+    share = Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    folder, told = out / wanted.bench, list[str]()
+    items = _items(folder, wanted)
+    if contestant is not None:
+        method = _entered(folder, contestant, items, share, course)
+        missing = [item.id for item in items if method.picture(item.id) is None]
+        if len(missing) == len(items) and not method.is_ours:
+            why = f"Pictures are named by their items, {items[0].id}.png for one; {folder / ITEMS} lists them."
+            raise refusal(f"--pictures {str(method.folder)!r}", "has no picture of this bench", why, "name them so.")
+        if missing:
+            told.append(
+                f"{method.name}: {len(missing)} of {len(items)} pictures are missing, {', '.join(missing[:3])} ..."
+            )
+    if judges is None:
+        told.append(f"Pictures are in {folder / PICTURES}. Give --clip to measure them.")
+        return "\n".join(told)
+    methods = methods_of(folder)
+    BenchMeasurer(folder, items, judges, RESOLUTION).measure(methods, share, course)
+    pictures = sum(method.picture(item.id) is not None for method in methods for item in items)
+    if sum(len(figures_of(folder, method, items)) for method in methods) < pictures:
+        told.append("This process' share is done; the one that ends last writes the report.")
+        return "\n".join(told)
+    return "\n".join([*told, report_on(out)])
+
+
+def report_on(out: Path) -> str:
+    """Write figures.json, items.csv and report.html of all benches in a folder; returns the tables for a terminal."""
+    results: list[BenchResults] = []
+    for bench in BENCHES:
+        judges = judges_of(out / bench)
+        if judges is not None:
+            items = read_items(out / bench / ITEMS)
+            rows = [
+                measured(method, figures_of(out / bench, method, items), items) for method in methods_of(out / bench)
+            ]
+            results.append(BenchResults(bench, items, rows, judges))
+    write_atomically(out / "figures.json", to_json(results).encode())
+    write_atomically(out / "items.csv", to_csv(results).encode())
+    write_atomically(out / REPORT, results_page(out, results).encode())
+    return f"{to_text(results)}\n\nThe report: {out / REPORT}"
+
+
+def _items(folder: Path, wanted: Wanted) -> list[BenchItem]:
+    if wanted.data is None:
+        if not (folder / ITEMS).is_file():
+            why = f"{folder / ITEMS} is not there."
+            raise refusal(f"--bench {wanted.bench}", "has no items yet", why, "name its --data.")
+        return read_items(folder / ITEMS)
+    if wanted.bench == "pairs":
+        asked = own_items(wanted.data, wanted.root)
+        return lay_down(Asked(asked.items[: wanted.outfits], asked.pictures), folder)
+    garments = garments_of(read_manifest(wanted.data, wanted.root))
+    chosen = [one for one in garments if not wanted.slots or one.slot in wanted.slots]
+    prompts = PROMPTS if wanted.prompts is None else _prompts(wanted.prompts)
+    return lay_down(make_items(wanted.bench, chosen, prompts, wanted.seed, wanted.outfits), folder)
+
+
+def _prompts(path: Path) -> list[str]:
+    lines = [line for line in read_text(require_there(path, "--prompts")).split("\n") if line.strip()]
+    if not lines:
+        raise refusal(f"--prompts {str(path)!r}", "holds none", "A line is a prompt.", "write some.")
+    return [plain_caption(line) for line in lines]
+
+
+def _entered(folder: Path, contestant: Contestant, items: Sequence[BenchItem], share: Share, course: Course) -> Method:
+    """The method, with all pictures of this process' share made."""
+    name, by = contestant.name, contestant.by
+    if isinstance(by, Rival):
+        require_there(by.pictures, "--pictures")
+        return open_method(folder, Method(name, by.pictures, False, contestant.row))
+    ready = make_ready(by.way or Way(NO_FILE, resolution=by.resolution), by.base, by.hardware, by.tokenizer)
+    known = ready.dresser.preparation.slots
+    for item in items if by.way is not None and known else ():
+        for garment in item.garments:
+            if garment.slot not in known:
+                why = f"Item {item.id} wears it; the file was trained for {', '.join(known)}."
+                remedy = f"make the bench with --slots {','.join(known)}, in another --out."
+                raise refusal(f"Garment kind {quote(garment.slot)}", "is not known to this file", why, remedy)
+    made_from = {
+        "way": "plain" if by.way is None else "reference" if by.way.file == NO_FILE else "file",
+        "identity": "plain" if by.way is None else ready.identity,
+        "base": ready.base.sha256,
+        "size": list(ready.dresser.preparation.resolution),
+        **ready.base.hardware.told(),
+        **{name: value for name, value in asdict(by.settings).items() if name != "seed"},
+    }
+    method = Method(name, folder / PICTURES / file_stem(name), True, contestant.row, made_from)
+    open_method(folder, method)
+    encode = None if by.way is None else _encoder(folder, ready.dresser, ready.base)
+    dress_items(ready.dresser, ready.base, items, method, by.settings, encode, share=share, course=course)
+    return method
+
+
+def _encoder(folder: Path, dresser: Dresser, base: BaseModel) -> Encode:
+    def encode(garment: WornPicture):
+        source = picture_source(folder / garment.image)
+        return encoded_garment(garment.slot, (source,), dresser.preparation, base, garment.words)
+
+    return encode

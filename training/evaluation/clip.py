@@ -39,6 +39,11 @@ class Clip:
     _processor: Any
     _device: torch.device
 
+    @property
+    def width(self) -> int:
+        """D: how many numbers an embedding has."""
+        return self._model.config.projection_dim
+
     @torch.no_grad()
     def of_pictures(self, pictures: Sequence[Pixels]) -> Tensor:
         """Pictures (H, W, 3) bytes of any sizes -> (B, D), each of length 1, fp32 on the CPU.

@@ -166,7 +166,7 @@ def test_a_signal_ends_a_run_saved_and_its_folder_is_its_own(commands, config, t
 
 
 def test_a_second_signal_ends_a_command_at_once_with_a_word(tmp_path, capsys, monkeypatch):
-    def interrupted_twice(*_):
+    def interrupted_twice(*_, **__):
         for _ in range(2):
             signal.raise_signal(signal.SIGINT)
 
@@ -782,7 +782,8 @@ def verbs_in(text):
 
 def test_the_verbs_stay():
     verbs = ["train", "train-base", "config", "export", "export-base", "doctor", "sample", "evaluate", "data"]
-    assert verbs_in(help_of()) == verbs
+    assert verbs_in(help_of()) == [*verbs, "survey"]
+    assert verbs_in(help_of("survey")) == ["build", "tally"]
     assert verbs_in(help_of("data")) == [
         *("paper-doll", "photos", "dresscode", "dresscode-mr", "viton-hd", "garments2look"),
         *("captions", "masks", "check", "cache"),

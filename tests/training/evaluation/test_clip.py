@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from comfyui_anydressing.training.evaluation.clip import load_clip, load_head
 from PIL import Image
-from support.letters import write_letters
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from support.clips import write_clip
+from transformers import CLIPModel, CLIPProcessor
 
 CPU = torch.device("cpu")
 TEXTS = ["a woman in a park", "a red shirt"]
@@ -19,19 +19,7 @@ TEXTS = ["a woman in a park", "a red shirt"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A random CLIP of 16 numbers, with a tokenizer that knows letters."""
-    folder = tmp_path_factory.mktemp("clip")
-    words = write_letters(folder)
-    torch.manual_seed(0)
-    layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = layers | {"vocab_size": len(words), "eos_token_id": len(words) - 1, "bos_token_id": len(words) - 2}
-    config = CLIPConfig(
-        text_config=text, vision_config=layers | {"image_size": 32, "patch_size": 16}, projection_dim=16
-    )
-    CLIPModel(config).save_pretrained(folder)
-    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
-    return folder
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

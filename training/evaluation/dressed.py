@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pictures of a bench by one way of dressing, each with what it was made from beside it.
+
+    OUT/BENCH/pictures/METHOD/ID.png   ID.json   ID-attention-SLOT.png   method.json
+
+Whatever measures them reads these files alone. Another method's pictures stay in their own folder, named ID.png or ID.jpg.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from ...anydressing_core.atomic_write import write_atomically
+from ...anydressing_core.pixels import bytes_of
+from ...anydressing_core.refusals import quote, refusal
+from ..base.model import BaseModel
+from ..data.manifest import file_stem
+from ..model.dresser import Dresser
+from ..model.people import EncodedGarment, Person, Picture, sample_people
+from ..model.sampling import SamplingSettings
+from ..picture_files import png_bytes
+from ..progress import UNWATCHED, Course, StoppedError
+from ..text_files import read_text
+from .items import BenchItem, WornPicture
+
+PICTURES, METHOD = "pictures", "method.json"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+Row = Literal["base", "gfe", "igl", "gtl"]
+"""A row of the paper's Table 3."""
+
+
+ORDER = ("plain", "other", "reference", "base", "gfe", "igl", "gtl", "file")
+"""Kinds of methods, as tables list them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of making a bench's pictures, in `folder`. name: what tables call it. is_ours: whether all start from our noise.
+
+    row: of Table 3 that it stands in. made_from: what is told of it.
+    """
+
+    name: str
+    folder: Path
+    is_ours: bool
+    row: Row | None = None
+    made_from: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def kind(self) -> str:
+        """One of ORDER."""
+        return self.row or (self.made_from["way"] if self.is_ours else "other")
+
+    def picture(self, item: str) -> Path | None:
+        """Where the picture of an item lies; None while there is none."""
+        paths = (self.folder / f"{file_stem(item)}{suffix}" for suffix in SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
+    def attention(self, item: str, place: int) -> Path:
+        """Where the map of an item's garment lies, A_k, which other methods do not have."""
+        return self.folder / f"{file_stem(item)}-attention-{place}.png"
+
+
+def open_method(bench: Path, method: Method) -> Method:
+    """Say in a bench's folder what a method is. Raises ValueError where another has its name."""
+    path = bench / PICTURES / file_stem(method.name) / METHOD
+    told = {
+        "name": method.name,
+        "folder": None if method.is_ours else str(method.folder.absolute()),
+        "row": method.row,
+        "made_from": method.made_from,
+    }
+    if path.is_file():
+        there = json.loads(read_text(path))
+        device = {"device": None}  # another one changes the rounding alone
+        if {**there["made_from"], **device} != {**method.made_from, **device} or there["folder"] != told["folder"]:
+            why = "They were made by another file, on another base model or with other settings."
+            remedy = "give this one another --name."
+            raise refusal(f"The method {quote(method.name)}", "has other pictures there", why, remedy)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(told, indent=1).encode())
+    return method
+
+
+def methods_of(bench: Path) -> list[Method]:
+    """All methods that a bench's folder knows: nobody dressed, others', reference, rows of Table 3, files."""
+    methods: list[Method] = []
+    for path in sorted((bench / PICTURES).glob(f"*/{METHOD}")):
+        told = json.loads(read_text(path))
+        folder = path.parent if told["folder"] is None else Path(told["folder"])
+        methods.append(Method(told["name"], folder, told["folder"] is None, told["row"], told["made_from"]))
+    return sorted(methods, key=lambda method: (ORDER.index(method.kind), method.name))
+
+
+Encode = Callable[[WornPicture], EncodedGarment]
+"""Makes a garment of an item ready to be worn."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, items: Sequence[BenchItem]) -> Sequence[BenchItem]:
+        """Its items."""
+        return items[self.rank :: self.ranks]
+
+
+ALONE = Share()
+
+
+def dress_items(
+    model: Dresser,
+    base: BaseModel,
+    items: Sequence[BenchItem],
+    method: Method,
+    settings: SamplingSettings,
+    encode: Encode | None,
+    *,
+    at_once: int = 4,
+    share: Share = ALONE,
+    course: Course = UNWATCHED,
+) -> None:
+    """Make the pictures of this process' share that are not there yet.
+
+    encode: None leaves everybody undressed. An item's seed alone decides its noise. Raises StoppedError, between two steps,
+    when it is stopped.
+    """
+    own = share.of(items)
+    todo = [item for item in own if not (method.folder / f"{file_stem(item.id)}.json").is_file()]
+    no_text, done, what = base.encode_text([""])[0], len(own) - len(todo), f"dressing by {method.name}"
+
+    def tick(pictures: int) -> None:
+        if course.stop():
+            raise StoppedError(what, done, len(own))
+
+    method.folder.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(todo), at_once):
+        course.go_on(what, done, len(own))
+        some = todo[start : start + at_once]
+        worn: dict[WornPicture, EncodedGarment] = {}
+        if encode is not None:
+            worn = {
+                garment: encode(garment) for garment in dict.fromkeys(one for item in some for one in item.garments)
+            }
+        texts = base.encode_text([item.prompt for item in some])
+        people = [
+            Person(f"seed {item.seed}", text, [worn[one] for one in item.garments] if worn else ())
+            for item, text in zip(some, texts, strict=True)
+        ]
+        size = model.preparation.resolution
+        pictures = sample_people(model, base, people, no_text, settings, size=size, batch=at_once, tick=tick)
+        for item, picture in zip(some, pictures, strict=True):
+            _write(method, item, picture)
+            done += 1
+    course.progress(what, done, len(own))
+
+
+def _write(method: Method, item: BenchItem, picture: Picture) -> None:
+    write_atomically(method.folder / f"{file_stem(item.id)}.png", png_bytes(Image.fromarray(picture.pixels)))
+    for place, attention in enumerate([] if picture.maps is None else picture.maps):
+        write_atomically(method.attention(item.id, place), png_bytes(Image.fromarray(bytes_of(attention))))
+    beside = {**item.model_dump(), **method.made_from}
+    path = method.folder / f"{file_stem(item.id)}.json"
+    write_atomically(path, json.dumps(beside, indent=1).encode())  # last: with it, all is there

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The paper's user study (Sec. 5.1 and 7.3): a page that asks four questions about each set of pictures, and its tally.
+
+Nobody who answers can tell which picture is whose: the page knows pictures by keys that chance drew, `KEY` alone knows the
+methods. Everybody sees the sets and the pictures of each in an order of her own, drawn from the seed and her name.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...anydressing_core.atomic_write import write_atomically
+from ...anydressing_core.digests import content_key
+from ...anydressing_core.refusals import quote, refusal
+from ..data.pictures import Source, upright
+from ..pages import page
+from ..picture_files import jpeg_bytes
+from ..places import replaces, require_there
+from ..text_files import read_text
+from .dressed import Method, methods_of
+from .items import ITEMS, BenchItem, read_items
+from .metrics import Mean, interval
+
+QUESTIONS = (
+    ("Texture consistency", "Which result appears to have the highest consistency with reference garments?"),
+    ("Align with prompt", "Which result best matches the prompt?"),
+    ("Image quality", "Which result appears to have the highest image quality?"),
+    ("Comprehensive evaluation", "Which result matches your best choice based on comprehensive considerations?"),
+)
+"""What Table 2 calls it, and what is asked (Sec. 7.3)."""
+
+TABLE_2: Mapping[str, tuple[float, float, float, float]] = MappingProxyType(
+    {
+        "IP-Adapter": (0.0045, 0.0665, 0.1195, 0.0220),
+        "StableGarment": (0.0160, 0.0485, 0.0265, 0.0205),
+        "MagicClothing": (0.0205, 0.0900, 0.0970, 0.0375),
+        "IMAGDressing": (0.0210, 0.0250, 0.0390, 0.0170),
+        "AnyDressing": (0.9380, 0.7700, 0.7180, 0.9030),
+    }
+)
+"""As printed: the share of answers that chose a method, by question."""
+
+SETS = 50
+FEWEST_METHODS, MOST_METHODS = 2, 9
+PICTURE_HEIGHT, GARMENT_HEIGHT = 512, 224
+LARGEST_ANSWERS = 2_000_000
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Set(_Strict):
+    """One item of a bench. options: key -> method."""
+
+    id: str
+    bench: str
+    item: str
+    options: dict[str, str]
+
+
+class Key(_Strict):
+    """What the page does not tell. survey: which one it is."""
+
+    survey: str
+    seed: int
+    methods: tuple[str, ...]
+    sets: tuple[Set, ...]
+
+
+class Answer(_Strict):
+    """What was chosen. question: its place in QUESTIONS. place: where the picture stood, from 0."""
+
+    set: str
+    question: Annotated[int, Field(ge=0, lt=len(QUESTIONS))]
+    chosen: str
+    place: Annotated[int, Field(ge=0, lt=MOST_METHODS)]
+
+
+class Answers(_Strict):
+    """The file that a participant sends."""
+
+    survey: str
+    participant: Annotated[str, Field(min_length=1, max_length=100)]
+    answers: Annotated[tuple[Answer, ...], Field(max_length=10_000)]
+
+
+# ---- building -------------------------------------------------------------------------------------------------------
+
+
+def build_survey(out: Path, file: Path, *, sets: int = SETS, methods: Sequence[str] = (), seed: int = 0) -> Key:
+    """Write the page FILE.html and its key FILE.key.json from an evaluation's folder.
+
+    sets: half of single garments and half of several, as far as there are. methods: names, all that have pictures when
+    empty. Raises ValueError when there is nothing to choose between.
+    """
+    if file.suffix != ".html":
+        raise refusal(repr(str(file)), "is no page's name", "A browser opens it.", "say survey.html.")
+    key_file = file.with_suffix(".key.json")
+    if key_file.exists():
+        replaces(key_file, lambda path: bool(read_key(path)), "a survey's key")
+    benches = {path.parent.name: path.parent for path in sorted(require_there(out).glob(f"*/{ITEMS}"))}
+    found = {bench: methods_of(folder) for bench, folder in benches.items()}
+    names = list(methods) or list(
+        dict.fromkeys(one.name for some in found.values() for one in some if one.kind != "plain")
+    )
+    _refuse_names(names, found)
+    drawn = _drawn_sets(benches, found, names, sets, seed)
+    told = [_told(benches[bench], item, options, seed) for bench, item, options in drawn]
+    kept = tuple(
+        Set(id=one["id"], bench=bench, item=item.id, options={_key(seed, item, m.name): m.name for m in options})
+        for one, (bench, item, options) in zip(told, drawn, strict=True)
+    )
+    survey = content_key("survey", seed, *names, *(one.model_dump_json() for one in kept))[:16]
+    key = Key(survey=survey, seed=seed, methods=tuple(names), sets=kept)
+    shown = {"survey": survey, "seed": seed, "sets": told, "questions": [question for _, question in QUESTIONS]}
+    write_atomically(key_file, (key.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(file, page("survey.html", survey=shown, sets=len(told)).encode())
+    return key
+
+
+def _refuse_names(names: Sequence[str], found: Mapping[str, Sequence[Method]]) -> None:
+    known = list(dict.fromkeys(one.name for some in found.values() for one in some))
+    for name in names:
+        if name not in known:
+            why = f"This evaluation has: {', '.join(known) or 'none'}."
+            raise refusal(f"Method {quote(name)}", "is not there", why, "name some of these.")
+    if not FEWEST_METHODS <= len(set(names)) <= MOST_METHODS or len(set(names)) < len(names):
+        why = f"{len(names)} were found or named; people choose between {FEWEST_METHODS} to {MOST_METHODS}."
+        raise refusal("A survey", "needs several methods", why, "add some by `anydressing evaluate`, or name --method.")
+
+
+Drawn = tuple[str, BenchItem, list[Method]]
+
+
+def _drawn_sets(
+    benches: Mapping[str, Path], found: Mapping[str, Sequence[Method]], names: Sequence[str], sets: int, seed: int
+) -> list[Drawn]:
+    """So many items of which every method has a picture, half of one garment and half of several."""
+    possible: dict[bool, list[Drawn]] = {True: [], False: []}
+    for bench, folder in benches.items():
+        methods = [one for name in names for one in found[bench] if one.name == name]
+        for item in read_items(folder / ITEMS) if len(methods) == len(names) else ():
+            if all(method.picture(item.id) for method in methods):
+                possible[len(item.garments) == 1].append((bench, item, methods))
+    for some in possible.values():
+        some.sort(key=lambda one: content_key("set", seed, one[0], one[1].id))
+    singles, several = possible[True], possible[False]
+    half = max(sets - len(several), min(len(singles), sets // 2))
+    drawn = singles[:half] + several[: sets - min(half, len(singles))]
+    if not drawn:
+        why = f"No item has a picture of each of {', '.join(names)}."
+        raise refusal(
+            "A survey", "has nothing to show", why, "make their pictures by `anydressing evaluate`, or name others."
+        )
+    return drawn
+
+
+def _key(seed: int, item: BenchItem, method: str) -> str:
+    return content_key("option", seed, item.id, method)[:10]
+
+
+def _told(folder: Path, item: BenchItem, methods: Sequence[Method], seed: int) -> dict[str, Any]:
+    """A set as the page knows it. Its pictures are ordered by key, which says nothing of methods."""
+    options = {_key(seed, item, method.name): method.picture(item.id) for method in methods}
+    return {
+        "id": content_key("asked", seed, folder.name, item.id)[:10],
+        "prompt": item.prompt,
+        "garments": [
+            {"slot": one.slot, "picture": _embedded(folder / one.image, GARMENT_HEIGHT)} for one in item.garments
+        ],
+        "options": [
+            {"key": key, "picture": _embedded(path, PICTURE_HEIGHT)} for key, path in sorted(options.items()) if path
+        ],
+    }
+
+
+def _embedded(path: Path, height: int) -> str:
+    picture = upright(Source.find(path.name, path))
+    picture.thumbnail((2 * height, height), Image.Resampling.LANCZOS)
+    return base64.b64encode(jpeg_bytes(picture, quality=85)).decode()
+
+
+# ---- counting -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tally:
+    """shares: method -> the share that chose it, question by question. dropped: file -> why it does not count."""
+
+    methods: Sequence[str]
+    shares: Mapping[str, Sequence[Mean]]
+    valid: int
+    dropped: Mapping[str, str]
+
+    def to_markdown(self) -> str:
+        """Table 2, and the paper's below it."""
+        heads = ["Method", *(name for name, _ in QUESTIONS)]
+        lines = [heads, ["---"] * len(heads)]
+        lines += [[name, *map(_percent, self.shares[name])] for name in self.methods]
+        lines += [[f"{name}, printed", *(f"{share:.2%}" for share in shares)] for name, shares in TABLE_2.items()]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        dropped = "".join(f"\n{file} does not count: {why}." for file, why in self.dropped.items())
+        return f"{self.valid} valid responses; shares with 95 % bootstrap intervals over participants.\n\n{table}\n{dropped}"
+
+    def to_json(self) -> str:
+        """The same for a machine."""
+        shares = {name: [[one.value, one.low, one.high] for one in self.shares[name]] for name in self.methods}
+        told = {"questions": [name for name, _ in QUESTIONS], "valid": self.valid, "shares": shares}
+        return json.dumps({**told, "dropped": dict(self.dropped)}, indent=1) + "\n"
+
+
+def tally_survey(key_file: Path, files: Sequence[Path]) -> Tally:
+    """Count what participants answered. As in the paper a response counts unless all its answers are alike, by where the
+    picture stood, or another response has the same ones; an unfinished one does not count, nor somebody's second.
+
+    Raises ValueError for files that are no answers to this survey, and when none is valid.
+    """
+    key = read_key(key_file)
+    sets = {one.id: one for one in key.sets}
+    valid: list[Answers] = []
+    seen: dict[tuple[tuple[str, int, str], ...], str] = {}
+    dropped: dict[str, str] = {}
+    for file in files:
+        answers = _read_answers(file, key, sets)
+        content = tuple(sorted((one.set, one.question, one.chosen) for one in answers.answers))
+        why = _invalid(answers, len(sets))
+        if why is None and content in seen:
+            why = f"all its answers are those of {seen[content]}"
+        if why is None and answers.participant in {one.participant for one in valid}:
+            why = f"{quote(answers.participant)} answered before"
+        if why is None:
+            valid.append(answers)
+            seen[content] = file.name
+        else:
+            dropped[file.name] = why
+    if not valid:
+        told = "; ".join(f"{file}: {why}" for file, why in dropped.items()) or "No file was named"
+        raise refusal("The survey", "has no valid response", f"{told}.", "ask more people.")
+    shares: dict[str, list[Mean]] = defaultdict(list)
+    for question in range(len(QUESTIONS)):
+        chosen = [
+            Counter(sets[one.set].options[one.chosen] for one in answers.answers if one.question == question)
+            for answers in valid
+        ]
+        for method in key.methods:
+            shares[method].append(interval([counts[method] / counts.total() for counts in chosen]))
+    return Tally(key.methods, shares, len(valid), dropped)
+
+
+def read_key(path: Path) -> Key:
+    """A survey's key. Raises ValueError for another file."""
+    try:
+        return Key.model_validate_json(read_text(require_there(path)))
+    except ValidationError as error:
+        why = "`survey build` writes it beside the page."
+        raise refusal(f"{str(path)!r}", "is no survey's key", why, "name the file ending in .key.json.") from error
+
+
+def _read_answers(file: Path, key: Key, sets: Mapping[str, Set]) -> Answers:
+    name, remedy = f"The answers {str(file)!r}", "ask for the file that the survey's page downloads."
+    if require_there(file).stat().st_size > LARGEST_ANSWERS:
+        raise refusal(name, "are too large", f"More than {LARGEST_ANSWERS} bytes are not read.", remedy)
+    try:
+        answers = Answers.model_validate_json(read_text(file))
+    except ValidationError as error:
+        found = error.errors()[0]
+        why = f"{'.'.join(map(str, found['loc'])) or 'It'}: {found['msg']}."
+        raise refusal(name, "cannot be read", why, remedy) from error
+    if answers.survey != key.survey:
+        why = f"They are of survey {quote(answers.survey)}, the key is of {key.survey}."
+        raise refusal(name, "are of another survey", why, "name that one's key.")
+    for one in answers.answers:
+        if one.set not in sets or one.chosen not in sets[one.set].options:
+            raise refusal(name, "choose what was not asked", f"Set {quote(one.set)}, {quote(one.chosen)}.", remedy)
+    return answers
+
+
+def _invalid(answers: Answers, sets: int) -> str | None:
+    """Why a response does not count; None where it does."""
+    asked = {(one.set, one.question) for one in answers.answers}
+    if len(asked) < len(answers.answers):
+        return "a question is answered twice"
+    if len(asked) < sets * len(QUESTIONS):
+        return f"{len(asked)} of {sets * len(QUESTIONS)} questions are answered"
+    if len({one.place for one in answers.answers}) == 1:
+        return "all answers are alike: the same place every time"
+    return None
+
+
+def _percent(mean: Mean) -> str:
+    return f"{mean.value:.1%} [{mean.low:.1%}, {mean.high:.1%}]"
