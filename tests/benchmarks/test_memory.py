@@ -160,8 +160,8 @@ def test_one_person_with_texture_losses_fits_into_ten_gigabytes():
 @pytest.mark.parametrize(
     ("gib", "words"),
     [
-        (79.1, 'start from preset = "paper-8xA100", which should have '),
-        (23.6, 'start from preset = "24gb", which should have '),
+        (79.1, 'start from preset = "1x-80gb", which should have '),
+        (23.6, 'start from preset = "1x-24gb-evening", which should have '),
         (11.8, 'start from preset = "12gb", which should have '),
         (7.0, 'start from preset = "12gb" with losses.texture = 0, which should have '),
         (2.0, "use a card with more than 2.0 GiB"),

@@ -119,5 +119,5 @@ def what_fits(presets: Presets, precision: HalfPrecision, gib: float) -> str:
 
 def _made_for(name: str) -> float:
     """GiB of the cards after which a preset is named, 0 for another name; one sold as 24 GB has 22 to 24 GiB."""
-    named = re.fullmatch(r"(\d+)gb", name)
+    named = re.fullmatch(r"(?:1x-)?(\d+)gb(?:-evening)?", name)
     return float(named[1]) if named else 0.0

@@ -35,9 +35,10 @@ def texts(report):
 @pytest.mark.parametrize(
     ("memory", "preset"),
     [
-        (79.1, "paper-8xA100"),
-        (23.6, "24gb"),
-        (22.5, "24gb"),
+        (79.1, "1x-80gb"),
+        (39.4, "paper-8xA100"),
+        (23.6, "1x-24gb-evening"),
+        (22.5, "1x-24gb-evening"),
         (15.8, "12gb"),
         (11.8, "12gb"),
         (10.7, "12gb"),

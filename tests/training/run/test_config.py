@@ -211,7 +211,8 @@ def test_a_malformed_override_is_named(override):
 
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(
-        ValueError, match="12gb, 24gb, paper-8xA100, paper-doll-ablation, paper-doll-cpu, paper-doll-gpu, smoke"
+        ValueError,
+        match="12gb, 1x-24gb-evening, 1x-80gb, 24gb, paper-8xA100, paper-doll-ablation, paper-doll-cpu, paper-doll-gpu, smoke",
     ):
         parse_config(f'preset = "48gb"\n{LEAST}', "my.toml", TrainConfig)
 
