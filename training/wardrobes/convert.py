@@ -82,7 +82,7 @@ def convert(plan: Plan, course: Course = UNWATCHED) -> Report:
     found = split_by_chance(plan.layout.find(plan.root), plan.held_out, _draw)
     looks, shared = apart(found)
     outcomes = Outcomes(plan.out, plan.rank)
-    there, keys = outcomes.read(), [_key(look, plan.parser) for look in looks]
+    there, keys = outcomes.read(), [_key(look, plan) for look in looks]
     written = {f"{name} {sha}" for one in there.values() for name, sha in (one.made or {}).items()}
     (plan.out / "masks").mkdir(parents=True, exist_ok=True)
     own = [
@@ -137,9 +137,21 @@ def one_laid_flat(entry: Entry) -> list[Entry]:
 # --- one look --------------------------------------------------------------------------------------------------------
 
 
-def _key(look: Look, parser: Parser | None) -> str:
-    parsed_by = parser.digest if parser is not None and needs_parser(look) else ""
-    return content_key("look", VERSION, json.dumps(asdict(look), sort_keys=True), parsed_by)
+def _key(look: Look, plan: Plan) -> str:
+    """What a look is made of: its files, by size and time of the last change, and whoever parses it."""
+    parsed_by = plan.parser.digest if plan.parser is not None and needs_parser(look) else ""
+    names = [look.person, *(name for piece in look.pieces for name in (piece.picture, *piece.masks) if name)]
+    names += [] if look.labels is None else [look.labels[0]]
+    files = [_stamp(plan.root / name) for name in names]
+    return content_key("look", VERSION, json.dumps(asdict(look), sort_keys=True), parsed_by, *files)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        told = path.stat()
+    except OSError:
+        return "not there"
+    return f"{told.st_size} {told.st_mtime_ns}"
 
 
 def _made(plan: Plan, look: Look, key: str, written: Collection[str]) -> Outcome:

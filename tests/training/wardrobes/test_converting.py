@@ -365,6 +365,20 @@ def test_a_second_run_changes_nothing(published, tmp_path):
     assert contents(tmp_path / "out") == before
 
 
+def test_a_file_that_was_changed_in_place_is_read_again(tmp_path):
+    photos(tmp_path / "src")
+    converted("photos", tmp_path / "src", tmp_path / "out")
+    before = {item.id: item for item in read_manifest(tmp_path / "out" / "manifest.jsonl", tmp_path / "src").items}
+    painted = np.zeros(SIZE, np.uint8)
+    painted[30:90, 20:60] = 255
+    Image.fromarray(painted).save(tmp_path / "src" / "people" / "Fräulein 1-upper.png")
+    converted("photos", tmp_path / "src", tmp_path / "out")
+    after = {item.id: item for item in read_manifest(tmp_path / "out" / "manifest.jsonl", tmp_path / "src").items}
+    assert after == before
+    upper = next(garment for garment in after["Fräulein 1"].garments if garment.slot == "upper")
+    assert np.array_equal(mask_of(tmp_path / "out", upper), painted > 0)
+
+
 def test_what_was_stopped_goes_on(published, tmp_path, monkeypatch):
     from comfyui_anydressing.training.wardrobes import convert as module
 
