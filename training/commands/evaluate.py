@@ -31,7 +31,7 @@ from ..evaluation.items import (
 )
 from ..evaluation.results_page import REPORT, results_page
 from ..evaluation.tables import BenchResults, measured, to_csv, to_json, to_text
-from ..evaluation.worth import BenchMeasurer, Judges, figures_of, judges_of
+from ..evaluation.worth import BenchMeasurer, Judges, bad_of, figures_of, judges_of
 from ..hardware import WantedHardware
 from ..model.dresser import Dresser
 from ..model.sampling import SamplingSettings
@@ -138,16 +138,18 @@ def evaluate_wardrobe(
             why = f"Pictures are named by their items, {items[0].id}.png for one; {folder / ITEMS} lists them."
             raise refusal(f"--pictures {str(method.folder)!r}", "has no picture of this bench", why, "name them so.")
         if missing:
-            told.append(
-                f"{method.name}: {len(missing)} of {len(items)} pictures are missing, {', '.join(missing[:3])} ..."
-            )
+            named = ", ".join(missing[:3]) + (" ..." if missing[3:] else ".")
+            told.append(f"{method.name}: {len(missing)} of {len(items)} pictures are missing: {named}")
     if judges is None:
         told.append(f"Pictures are in {folder / PICTURES}. Give --clip to measure them.")
         return "\n".join(told)
     methods = methods_of(folder)
     BenchMeasurer(folder, items, judges, RESOLUTION).measure(methods, share, course)
     pictures = sum(method.picture(item.id) is not None for method in methods for item in items)
-    if sum(len(figures_of(folder, method, items)) for method in methods) < pictures:
+    bad = {method.name: bad_of(folder, method, items) for method in methods}
+    for name, why in bad.items():
+        told += [f"{name}: {item} cannot be used, {reason}." for item, reason in why.items()]
+    if sum(len(figures_of(folder, method, items)) + len(bad[method.name]) for method in methods) < pictures:
         told.append("This process' share is done; the one that ends last writes the report.")
         return "\n".join(told)
     return "\n".join([*told, report_on(out)])

@@ -140,9 +140,9 @@ def _item(folder: Path, item: BenchItem, one: BenchResults, by: str) -> dict[str
     pictures: list[dict[str, str]] = []
     for row in one.methods:
         path = row.method.picture(item.id)
-        if path is None:
+        if path is None or item.id not in row.figures:
             continue
-        value = row.figures.get(item.id, {}).get(by)
+        value = row.figures[item.id].get(by)
         picture = _opened(path)
         told = "" if value is None else f"{by} {value:.3f}"
         pictures.append({"title": row.method.name, "note": told, "picture": _embedded(picture)})

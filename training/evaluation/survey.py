@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.digests import content_key
 from ...anydressing_core.refusals import quote, refusal
-from ..data.pictures import Source, upright
+from ..data.pictures import BadPictureError, Source, upright
 from ..pages import page
 from ..picture_files import jpeg_bytes
 from ..places import replaces, require_there
@@ -186,7 +186,11 @@ def _told(folder: Path, item: BenchItem, methods: Sequence[Method], seed: int) -
 
 
 def _embedded(path: Path, height: int) -> str:
-    picture = upright(Source.find(path.name, path))
+    try:
+        picture = upright(Source.find(path.name, path))
+    except BadPictureError as error:
+        remedy = "make it again, or take it away: its set is then not shown."
+        raise refusal(f"The picture {str(path)!r}", "cannot be shown", f"{error.why}.", remedy) from error
     picture.thumbnail((2 * height, height), Image.Resampling.LANCZOS)
     return base64.b64encode(jpeg_bytes(picture, quality=85)).decode()
 

@@ -11,7 +11,8 @@
     leakage            what dressing changes outside all garments, against the same noise undressed
 
 It reads pictures, and what stands beside them; nothing here samples. Each picture's figures are kept in
-OUT/BENCH/figures/METHOD/ID.json and made again when the picture or a judge is another.
+OUT/BENCH/figures/METHOD/ID.json and made again when the picture or a judge is another. Of a picture that cannot be used it
+says why.
 """
 
 from __future__ import annotations
@@ -125,12 +126,16 @@ class BenchMeasurer:
         there = _read(kept)
         if there is not None and there["key"] == key:
             return
-        figures = self._of_picture(item, path, undressed)
+        measured: dict[str, Any] = {"key": key, "figures": {}}
+        try:
+            measured["figures"] = self._of_picture(item, path, undressed)
+        except BadPictureError as error:
+            measured["bad"] = error.why
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, json.dumps({"key": key, "figures": figures}, indent=1).encode())
+        write_atomically(kept, json.dumps(measured, indent=1).encode())
 
     def _of_picture(self, item: BenchItem, path: Path, undressed: Path | None) -> dict[str, float]:
-        source, judges = _source(path), self.judges
+        source, judges = Source.find(path.name, path), self.judges
         picture = np.array(upright(source))
         lain = [self._lain[garment] for garment in item.garments]
         found = self._regions(item, source, path, picture)
@@ -199,7 +204,7 @@ class BenchMeasurer:
         self, item: BenchItem, picture: Pixels, undressed: Path, found: Mapping[int, Mask]
     ) -> dict[str, float]:
         """Against the picture undressed, away from where garments are in either."""
-        source = _source(undressed)
+        source = Source.find(undressed.name, undressed)
         plain = np.array(upright(source))
         if plain.shape != picture.shape or self.judges.by == "pose":
             return {}
@@ -232,8 +237,18 @@ def judges_of(folder: Path) -> dict[str, str | None] | None:
 
 def figures_of(folder: Path, method: Method, items: Sequence[BenchItem]) -> dict[str, dict[str, float]]:
     """What was measured of a method's pictures in a bench's folder, by item."""
+    kept = _kept(folder, method, items)
+    return {item: one["figures"] for item, one in kept.items() if "bad" not in one}
+
+
+def bad_of(folder: Path, method: Method, items: Sequence[BenchItem]) -> dict[str, str]:
+    """Which of a method's pictures cannot be used, by item, and why."""
+    return {item: one["bad"] for item, one in _kept(folder, method, items).items() if "bad" in one}
+
+
+def _kept(folder: Path, method: Method, items: Sequence[BenchItem]) -> dict[str, dict[str, Any]]:
     kept = {item.id: _read(_figures_of(folder, method, item)) for item in items}
-    return {item: one["figures"] for item, one in kept.items() if one is not None}
+    return {item: one for item, one in kept.items() if one is not None}
 
 
 def _figures_of(folder: Path, method: Method, item: BenchItem) -> Path:
@@ -265,15 +280,6 @@ def _pose_of(path: Path) -> Path:
 
 def _existing(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
-
-
-def _source(path: Path) -> Source:
-    try:
-        source = Source.find(path.name, path)
-        upright(source)
-    except BadPictureError as error:
-        raise refusal(f"The picture {path.name!r}", "cannot be used", f"{error.why}.", "make it again.") from error
-    return source
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -87,15 +87,17 @@ def test_the_whole_road(wardrobe, trained, bench, small_base, clip, parser, comm
     rival = tmp_path / "rival"
     shutil.copytree(out / "dressing-pair" / "pictures" / "plain", rival)
     (rival / "0001-1.png").unlink()
+    (rival / "0001-0.png").write_bytes(b"")
     status, told = commands.run(
         "evaluate", "--pictures", rival, "--name", "A & B <rival>", "--bench", "dressing-pair", "--out", out, *judges
     )
     assert status == 0, told
-    assert "1 of 4 pictures are missing, 0001-1 ..." in told
+    assert "1 of 4 pictures are missing: 0001-1." in told
+    assert "A & B <rival>: 0001-0 cannot be used, " in told
     figures = json.loads((out / "figures.json").read_text())["benches"]["dressing-pair"]
     assert (figures["items"], figures["outfits"]) == (4, 2)
     assert list(figures["methods"]) == ["plain", "A & B <rival>", "reference", "Base", "ours"]
-    assert {one["pictures"] for one in figures["methods"].values()} == {3, 4}
+    assert {one["pictures"] for one in figures["methods"].values()} == {2, 4}
     beside = json.loads((out / "dressing-pair" / "pictures" / "ours" / "0000-0.json").read_text())
     assert beside["prompt"] == "a woman in a park"
     assert (beside["steps"], beside["guidance"], beside["strength"]) == (2, 6.0, 0.7)  # but for the steps, the paper's
@@ -104,7 +106,7 @@ def test_the_whole_road(wardrobe, trained, bench, small_base, clip, parser, comm
     assert "<rival>" not in page
     assert "not comparable" in page
     assert "0.296" in page  # printed
-    assert len((out / "items.csv").read_text().splitlines()) == 1 + 4 * 4 + 3
+    assert len((out / "items.csv").read_text().splitlines()) == 1 + 4 * 4 + 2
     assert commands.run("survey", "build", out, tmp_path / "survey.html", "--sets", "2")[0] == 0
     assert len(json.loads((tmp_path / "survey.key.json").read_text())["sets"]) == 2
 

@@ -138,6 +138,14 @@ def test_a_survey_needs_two_methods_with_pictures(out, tmp_path):
     assert not (tmp_path / "s.html").exists()
 
 
+def test_a_picture_that_cannot_be_shown_is_named_and_nothing_is_written(out, tmp_path):
+    for path in (out / "single" / "pictures" / "theirs").glob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"The picture '.*single/pictures/theirs/.*' cannot be shown"):
+        build_survey(out, tmp_path / "s.html")
+    assert not list(tmp_path.glob("s.*"))
+
+
 def test_a_key_never_replaces_what_is_no_key(out, tmp_path):
     (tmp_path / "s.key.json").write_text("{}")
     with pytest.raises(ValueError, match="is there already"):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from comfyui_anydressing.training.evaluation.dressed import ALONE, Share, methods_of
 from comfyui_anydressing.training.evaluation.tables import BenchResults, measured, to_csv, to_json, to_text
-from comfyui_anydressing.training.evaluation.worth import BenchMeasurer, Judges, figures_of, judges_of
+from comfyui_anydressing.training.evaluation.worth import BenchMeasurer, Judges, bad_of, figures_of, judges_of
 from PIL import Image
 from support.evaluations import COLOURS, PLACES, draw_bench, draw_person, others, own
 
@@ -129,6 +129,20 @@ def test_pictures_that_are_missing_are_counted_and_others_measured(bench):
     good = results(folder, items).methods[2]
     assert (good.pictures, good.asked) == (3, 4)
     assert good.means["CLIP-T"].count == 2  # outfits
+
+
+def test_a_picture_that_cannot_be_used_is_kept_with_its_reason_and_the_others_measured(bench):
+    folder, items = bench
+    path = folder / "pictures" / "good" / f"{items[1].id}.png"
+    path.write_bytes(path.read_bytes()[:60])
+    good = results(folder, items).methods[2]
+    assert (good.pictures, good.asked) == (3, 4)
+    ((item, why),) = bad_of(folder, good.method, items).items()
+    assert item == items[1].id
+    assert why
+    draw_person(path, own(items[1], 0))
+    assert results(folder, items).methods[2].pictures == 4
+    assert bad_of(folder, good.method, items) == {}
 
 
 def test_intervals_are_over_outfits_of_the_means_over_their_prompts(bench):
