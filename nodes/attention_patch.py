@@ -19,9 +19,10 @@ from torch import Tensor
 from ..anydressing_core.reference_attention import fair_weight
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
+from ..anydressing_core.worn_queries import WornQueries
 from .bank import Wardrobe
 from .conditions import KEY, positive_rows, publish, tiles_of, watch_conditions
-from .dressed_call import RECORDER, DressedCall, Worn
+from .dressed_call import RECORDER, DressedCall, Span, Worn, runs_of
 from .garment import Garment
 from .kernels import warn_once
 from .reference_call import ReferenceCall, biases, learn, word_keys
@@ -56,12 +57,16 @@ def dress_model(
     wardrobe: Any,
     strengths: Strengths,
     timing: GarmentTiming,
+    threshold: float = 0.0,
 ) -> Any:
-    """Return a clone of MODEL that wears the garments; `wardrobe` is the ModelPatcher from `make_wardrobe`."""
+    """Return a clone of MODEL that wears the garments; `wardrobe` is the ModelPatcher from `make_wardrobe`.
+
+    threshold: of `WornQueries`; 0 computes a file's term everywhere.
+    """
     dressed = model.clone()
     watch_conditions(dressed)
     watch_run(dressed)
-    dressing = Dressing(shape, garments, wardrobe.model, strengths, timing)
+    dressing = Dressing(shape, garments, wardrobe.model, strengths, timing, threshold)
     dressed.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, dressing)
     dressed.set_additional_models(KEY, [*dressed.get_additional_models_with_key(KEY), wardrobe])
     return dressed
@@ -95,8 +100,9 @@ class Dressing:
         wardrobe: Wardrobe,
         strengths: Strengths,
         timing: GarmentTiming,
+        threshold: float,
     ) -> None:
-        self.shape, self.strengths, self.timing = shape, strengths, timing
+        self.shape, self.strengths, self.timing, self.threshold = shape, strengths, timing, threshold
         self._wardrobe = weakref.ref(wardrobe)  # packs keep transformer_options, and us in it, beyond the MODEL's end
         self.timings = [GarmentTiming(garment.start, garment.end) for garment in garments]
         self.regions = [garment.region for garment in garments]
@@ -148,7 +154,10 @@ class Dressing:
         # A tensor, because torch.compile bakes Python numbers into the graph.
         strength = torch.tensor(self.strengths.trained, device=x.device)
         trained = self.wardrobe.trained
-        worn = Worn(self, self.shape, rows * tiles, active, regions, trained, strength, reference)
+        size = (x.shape[-2], x.shape[-1])
+        states = {} if trained is None or _is_compiled(options) else self._states(run, options, rows, active, x)
+        queries = {span: state.chosen(self.shape.sites, size) for span, state in states.items()}
+        worn = Worn(self, self.shape, rows * tiles, active, regions, trained, strength, reference, queries)
         dressed = DressedCall(worn, x)
         options = dressed.transformer_options(options)
         if _is_compiled(options):
@@ -156,8 +165,26 @@ class Dressing:
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if reference is not None and run is not None:
             conditional = [row if seen else None for row, seen in zip(rows_of(options), rows, strict=True)]
-            learn(run, self, conditional, reference, (x.shape[-2], x.shape[-1]))
+            learn(run, self, conditional, reference, size)
+        for span, state in states.items():
+            state.see(dressed.seen.get(span, {}))
         return out
+
+    def _states(
+        self, run: SamplingRun | None, options: dict[str, Any], rows: list[bool], active: list[int], x: Tensor
+    ) -> dict[Span, WornQueries]:
+        """What the run knows of where garments are worn, for each run of conditional rows of x."""
+        if run is None or not self.threshold:
+            return {}
+        told, batch = rows_of(options), x.shape[0] // len(rows)
+        states: dict[Span, WornQueries] = {}
+        for first, last, positive in runs_of(rows):
+            if positive:
+                who = (self, tuple(told[first:last]), tuple(active))
+                if who not in run.worn:
+                    run.worn[who] = WornQueries(self.threshold)
+                states[first * batch, last * batch] = run.worn[who]
+        return states
 
     def _active_garments(self, sampling: Any, options: dict[str, Any]) -> list[int]:
         """The garments whose time has come and not passed; the sampling's own schedule translates fractions."""

@@ -124,6 +124,7 @@ def _trained_sites(
             weights=[garment.weight for garment in garments],
             null=_null_token(checkpoint, site, device, dtype),
             biased=regions,
+            maps=checkpoint.info.null_token,  # what tells where garments are worn rides in columns that are there anyway
         )
     return sites
 

@@ -6,9 +6,10 @@ A static attn1 replacement would crash SAG and neuter PAG.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..anydressing_core.canvas import region_on_grid
 from ..anydressing_core.dressing_attention import attention_maps, garment_attention
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
+from ..anydressing_core.worn_queries import Queries
 from .bank import Bank
 from .conditions import KEY
 from .kernels import attend_with, own_attention, takes_only_plain_heads
@@ -27,6 +29,9 @@ from .reference_call import ReferenceCall
 RECORDER = "anydressing_recorder"
 
 Replacement = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+
+Span = tuple[int, int]
+"""A run of neighbouring rows: the first and the one behind the last."""
 
 NO_REGIONS = "remove the region from Garment Settings, or the node that tiles or merges tokens."
 
@@ -37,7 +42,8 @@ class Worn:
 
     who: tells recorders whose garments these are. rows: for each row of conditions whether it is dressed. active: which of
     who's garments take part. regions: for each condition their masks (N, h, w), None without any. trained, strength: what
-    the file made of them, and lambda. reference: reference attention.
+    the file made of them, and lambda. reference: reference attention. queries: of each run of conditional rows, by its first
+    row and the one behind it, those for which the file's term is computed; all of a run that is not there.
     """
 
     who: object
@@ -48,14 +54,16 @@ class Worn:
     trained: Bank | None
     strength: Tensor
     reference: ReferenceCall | None
+    queries: Mapping[Span, Queries] = field(default_factory=dict[Span, Queries])
 
 
 class DressedCall:
-    """x: what the U-Net is given, (B, 4, h, w)."""
+    """x: what the U-Net is given, (B, 4, h, w). seen: filled by the call, for each run of conditional rows its sites' A_k."""
 
     def __init__(self, worn: Worn, x: Tensor) -> None:
         self.worn, self.size = worn, x.shape
         self.shape, self.reference = worn.shape, worn.reference
+        self.seen: dict[Span, dict[str, Tensor]] = {}
         self._grids = {site.key: site.grid(x.shape[-2], x.shape[-1]) for site in worn.shape.sites}
 
     def transformer_options(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +165,7 @@ class DressedCall:
         if q.shape[0] % self.size[0]:
             return []  # a pack asks once more about some of the rows; which ones they are cannot be known
         batch = q.shape[0] // len(self.worn.rows)
-        return [slice(first * batch, last * batch) for first, last, positive in _runs(self.worn.rows) if positive]
+        return [slice(first * batch, last * batch) for first, last, positive in runs_of(self.worn.rows) if positive]
 
     def _garment_terms(
         self, key: str, q: Tensor, spans: list[slice], extra: dict[str, Any]
@@ -169,10 +177,14 @@ class DressedCall:
         garments = self.worn.trained.at(key, q).select(self.worn.active)
         regions = self._regions_at_site(key, q, extra)
         terms: list[tuple[slice, Tensor]] = []
+        whole = q.shape[:2] == (self.size[0], math.prod(self._grids[key]))  # neither tiled nor merged nor shrunk
         for span in spans:
             masks = None if regions is None else regions[span]
-            attend = attend_with(extra, garments.columns.widened)
-            term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
+            attend, ends = attend_with(extra, garments.columns.widened), (span.start, span.stop)
+            queries = self.worn.queries.get(ends, {}).get(key) if whole else None
+            term, maps = garment_attention(q[span], garments, regions=masks, queries=queries, attend=attend)
+            if maps is not None and whole:
+                self.seen.setdefault(ends, {})[key] = maps
             if RECORDER in extra:
                 self._tell(key, attention_maps(q[span], garments, regions=masks, attend=attend), extra)
             terms.append((span, self.worn.strength * term))
@@ -245,7 +257,7 @@ def _with_terms(out: Tensor, terms: Sequence[tuple[slice, Tensor]]) -> Tensor:
     return _by_rows(len(out), spans, lambda place: out[spans[place]] + terms[place][1], lambda rows: out[rows])
 
 
-def _runs(rows: list[bool]) -> list[tuple[int, int, bool]]:
+def runs_of(rows: list[bool]) -> list[tuple[int, int, bool]]:
     """Neighbouring rows of one kind, as (first, last + 1, kind)."""
     edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1]), len(rows)]
     return [(first, last, rows[first]) for first, last in pairwise(edges)]

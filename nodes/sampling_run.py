@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one sampling run remembers from step to step: where each garment belongs.
+"""What one sampling run remembers from step to step: where each garment belongs, and where any is worn.
 
 It begins with the run and ends with it: an OUTER_SAMPLE wrapper lays it into the options that ComfyUI makes anew for each
 run and throws away behind it, also after a cancel or an error. No node, MODEL or module keeps any of it.
@@ -15,6 +15,7 @@ import comfy.patcher_extension
 from torch import Tensor
 
 from ..anydressing_core.places import Places
+from ..anydressing_core.worn_queries import WornQueries
 from .conditions import CALL, KEY, Area, ConditionCall, publish
 
 RUN = "anydressing_run"
@@ -25,11 +26,17 @@ Row = tuple[int, Any]
 
 @dataclass
 class SamplingRun:
-    """batch: pictures of the run. whole: their latents' size. places: by who dresses and condition, for `batch` pictures."""
+    """batch: pictures of the run. whole: their latents' size. places: by who dresses and condition, for `batch` pictures.
+
+    worn: where garments are worn, by who dresses, the conditions of neighbouring rows and which garments take part.
+    """
 
     batch: int
     whole: Area
     places: defaultdict[tuple[object, Row], Places] = field(default_factory=lambda: defaultdict(Places))
+    worn: dict[tuple[object, tuple[Row, ...], tuple[int, ...]], WornQueries] = field(
+        default_factory=dict[tuple[object, tuple[Row, ...], tuple[int, ...]], WornQueries]
+    )
 
 
 def watch_run(model: Any) -> None:

@@ -13,7 +13,10 @@ import torch
 from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, project_garment, split_heads
 from comfyui_anydressing.anydressing_core.lora import stack_loras
 from comfyui_anydressing.anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE, reference_sites
+from comfyui_anydressing.anydressing_core.worn_queries import WornQueries
 from comfyui_anydressing.training.base.schedule import NoiseSchedule
+from comfyui_anydressing.training.model.adapter import Adapter
+from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.processors import (
     DressingRole,
@@ -28,6 +31,7 @@ from diffusers import UNet2DConditionModel
 pytestmark = pytest.mark.comfyui
 
 TOLERANCE = 1e-4
+THRESHOLD = 0.5  # of random numbers, some of which wear something
 SLOTS = ("upper", "lower", "hat")
 
 
@@ -178,6 +182,32 @@ def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet
         torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
         reference.took(role.reference)
     assert reference.places.among([0, 1]).std() > 1e-3
+
+
+@pytest.mark.holds("training on diffusers")
+@torch.inference_mode()
+def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, diffusers_unet):
+    """Each step computes the file's term for the queries that wore something in the step before."""
+    file = studio.random_file("worn")
+    slots, pictures = SLOTS[:2], [studio.picture(seed) for seed in range(2)]
+    worn = [studio.garment(slot, file=file, image=picture) for slot, picture in zip(slots, pictures, strict=True)]
+    dressed = studio.dress(garments=worn, strength=0.7)
+    for dressing in importlib.import_module("comfyui_anydressing.nodes.attention_patch").dressings_of(dressed):
+        dressing.threshold = THRESHOLD
+    calls = [call for call in every_call(studio, dressed, steps=4) if call[0] == "positive"]
+
+    latents = torch.cat([studio.vae.encode(picture) for picture in pictures]) * 0.18215
+    adapter = Adapter(file.checkpoint.info, diffusers_unet)
+    adapter.load(file.checkpoint)
+    model = DressingModel(diffusers_unet, adapter)
+    garments, queries = model.garments(Outfits(latents, slots, torch.tensor([[0, 1]]))), WornQueries(THRESHOLD)
+    for _, x, timestep, text, noise in calls:
+        role = DressingRole(garments, 0.7, queries=queries.chosen(file.checkpoint.info.unet.sites, (12, 8)))
+        ours = dressed_prediction(diffusers_unet, x, timestep, text, role)
+        torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
+        queries.see(role.maps)
+    shares = [share for steps in queries.computed.values() for share in steps[2:]]
+    assert min(shares) < 0.9
 
 
 def words_module():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...anydressing_core.atomic_write import write_atomically
@@ -214,7 +214,7 @@ def _entered(folder: Path, contestant: Contestant, items: Sequence[BenchItem], s
         "base": ready.base.sha256,
         "size": list(ready.dresser.preparation.resolution),
         **ready.base.hardware.told(),
-        **{name: value for name, value in asdict(by.settings).items() if name != "seed"},
+        **{name: value for name, value in by.settings.told().items() if name != "seed"},
     }
     method = Method(name, folder / PICTURES / file_stem(name), True, contestant.row, made_from)
     open_method(folder, method)

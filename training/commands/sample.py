@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -97,7 +97,7 @@ def sample_to_folder(
             model, loaded, people, no_text, settings, size=info.resolution, batch=AT_ONCE, tick=tick
         )
         for (person, source), picture in zip(some, pictures, strict=True):
-            beside = {**made_from, **source, **asdict(settings)}
+            beside = {**made_from, **source, **settings.told()}
             written.append(_write(out / f"{file_stem(person.name)}.png", picture, beside))
     return written
 

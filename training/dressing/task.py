@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -76,7 +75,7 @@ class DressingTask:
 
         note = f"DDIM {settings.steps}, guidance {settings.guidance:g}, strength {settings.strength:g}"
         made_from = {"people": [sitter.name for sitter in self.sitters], "base_sha256": base.sha256}
-        told = json.dumps({"step": step, **made_from, **base.hardware.told(), **asdict(settings)}, indent=1)
+        told = json.dumps({"step": step, **made_from, **base.hardware.told(), **settings.told()}, indent=1)
         for name, (dresser, title) in ways.items():
             at_once = 4 if dresser is self.module else 1  # by reference a person's garments are read at every level
             with torch.autocast(base.unet.device.type, enabled=False):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...anydressing_core.latents import Size, latent_size
 from ...anydressing_core.pixels import Pixels, as_pixels
+from ...anydressing_core.worn_queries import WornQueries
 from ..base.model import BaseModel
 from ..run.noise import noise_seed
 from .dresser import Dresser
@@ -51,10 +52,13 @@ class Person:
 
 @dataclass(frozen=True)
 class Picture:
-    """maps: A_k (N, h, w) on the CPU, in the order of the person's garments, or None for somebody undressed."""
+    """maps: A_k (N, h, w) on the CPU, in the order of the person's garments, or None for somebody undressed. computed: as of
+    `Sampled`, of all that were sampled with it.
+    """
 
     pixels: Pixels
     maps: Tensor | None
+    computed: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def initial_noise(seed: int, name: str, size: Size) -> Tensor:
@@ -95,11 +99,12 @@ def sample_people(
             tick,
             _kept(group, model.unet.device),
             None if worn is None else model.reference(worn, settings.strength),
+            WornQueries(settings.threshold) if settings.threshold else None,
         )
         for index, (row, person) in enumerate(zip(rows, group, strict=True)):
             pixels = as_pixels(base.decode(sampled.latents[index : index + 1])[0])
             maps = None if sampled.maps is None else sampled.maps[index, : len(person.garments)].cpu()
-            pictures[row] = Picture(pixels, maps)
+            pictures[row] = Picture(pixels, maps, sampled.computed)
     return [pictures[row] for row in range(len(people))]
 
 

@@ -23,6 +23,7 @@ from ...anydressing_core.lora import grouped_lora
 from ...anydressing_core.places import on_grid, word_maps
 from ...anydressing_core.reference_attention import garment_bias, reference_attention
 from ...anydressing_core.sites import AttentionSite, UNetShape
+from ...anydressing_core.worn_queries import Queries
 
 Lora = tuple[Tensor, Tensor, Tensor]
 """Stacked for the garments of one call: down (N, rank, C), up (N, C, rank), scale (N,)."""
@@ -76,13 +77,15 @@ class ReferenceStep:
 class DressingRole:
     """DressingNet: attend to the garments at every site.
 
-    garments: site key -> K' and V', none without a file. strength: lambda. reference: what reference mode adds. maps:
+    garments: site key -> K' and V', none without a file. strength: lambda. reference: what reference mode adds. queries:
+    which of each site's queries the file's term is computed for. maps:
     filled by the call, site key -> A (B, L, N): of K' and V' where they were laid out with maps, else of the reference.
     """
 
     garments: Mapping[str, GarmentKV]
     strength: float
     reference: ReferenceStep | None = None
+    queries: Queries = field(default_factory=dict[str, Tensor])
     maps: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
@@ -156,7 +159,7 @@ class SiteProcessor:
         else:
             out = scaled_dot_product(query, key, value, heads)
         if site.key in role.garments:
-            term, maps = garment_attention(query, role.garments[site.key])
+            term, maps = garment_attention(query, role.garments[site.key], queries=role.queries.get(site.key))
             out = out + role.strength * term
             if maps is not None:
                 role.maps[site.key] = maps

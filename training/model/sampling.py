@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -23,6 +23,7 @@ from ...anydressing_core.defaults import GUIDANCE, STEPS, STRENGTH
 from ...anydressing_core.garment_kv import GarmentKV
 from ...anydressing_core.refusals import refusal
 from ...anydressing_core.sites import UNetShape
+from ...anydressing_core.worn_queries import Queries, WornQueries
 from ..base.schedule import NoiseSchedule
 from .processors import DressingRole, dressed_prediction
 from .reference import Reference
@@ -38,13 +39,14 @@ class SamplingSettings:
     """How a picture is sampled; the defaults are the paper's (Sec. 5.1).
 
     steps: of DDIM. guidance: omega of Eq. 16; 1 leaves out the unconditional branch. strength: lambda of Eq. 6. seed: of
-    the noise.
+    the noise. threshold: of `WornQueries`; 0 computes a file's term everywhere.
     """
 
     steps: int = STEPS
     guidance: float = GUIDANCE
     strength: float = STRENGTH
     seed: int = 0
+    threshold: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps < TIMESTEPS:
@@ -61,6 +63,10 @@ class SamplingSettings:
                 f"strength = {self.strength}", "is impossible", why, f"choose 0 or more; the paper takes {STRENGTH:g}."
             )
 
+    def told(self) -> dict[str, float]:
+        """What stands beside a picture; as before there was a threshold where there is none."""
+        return {name: value for name, value in asdict(self).items() if name != "threshold" or value}
+
     @property
     def timesteps(self) -> list[tuple[int, int]]:
         """Each step's timestep and the one it leads to: (958, 925) ... (34, 1), (1, 0) for 30 steps.
@@ -74,10 +80,15 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class Sampled:
-    """latents: (B, 4, h, w), clean. maps: A_k (B, N, h, w) in [0, 1], as `sample_latents` says, or None."""
+    """latents: (B, 4, h, w), clean. maps: A_k (B, N, h, w) in [0, 1], as `sample_latents` says, or None.
+
+    computed: site key -> the share of its queries for which a file's term was computed, mean over steps, where it was kept
+    to where garments are worn.
+    """
 
     latents: Tensor
     maps: Tensor | None
+    computed: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -107,34 +118,41 @@ def sample_latents(
     tick: Tick | None = None,
     kept: Kept | None = None,
     reference: Reference | None = None,
+    worn: WornQueries | None = None,
 ) -> Sampled:
     """Sample clean latents from noise with DDIM (eta = 0) and guidance (Eq. 16).
 
     noise: (B, 4, h, w); the result has its dtype, while the U-Net computes in its own. garments: site key -> K' and V',
     from `DressingModel.garments`; None for nobody dressed.
+    worn: keeps the file's term to where garments are worn; None computes it everywhere.
     kept: inpainting, as ComfyUI's KSampler does it: what stays is noised to each step's level, with the same noise.
     The maps are A_k averaged over all steps and over all m sites, each brought to h x w, as L_loc averages over them
     (Eq. 15); coarse sites blur the mean, yet none is left out. None when K', V' were laid out without maps.
     """
     latents, sums = noise, dict[str, Tensor]()
+    sites = UNetShape.from_diffusers(unet.config).sites
     size = (noise.shape[-2], noise.shape[-1])
     for timestep, following in settings.timesteps:
         if kept is not None:
             stays = schedule.add_noise(kept.latents, noise, torch.tensor([timestep]))
             latents = torch.where(kept.anew, latents, stays)
-        role = _role(garments, reference, settings, timestep, size)
+        queries = {} if worn is None else worn.chosen(sites, size)
+        role = _role(garments, reference, settings, timestep, size, queries)
         epsilon = _guided_noise(unet, latents, timestep, prompts, role, settings.guidance)
         clean = schedule.remove_noise(latents, epsilon, torch.tensor([timestep]))
         latents = schedule.add_noise(clean, epsilon, torch.tensor([following]))
         if role is not None and role.reference is not None and reference is not None:
             reference.took(role.reference)
+        if worn is not None and role is not None:
+            worn.see({key: maps for key, maps in role.maps.items() if key in role.garments})
         for site, maps in ({} if role is None else role.maps).items():
             sums[site] = sums.get(site, 0) + maps
         if tick is not None:
             tick(len(latents))
     if kept is not None:
         latents = torch.where(kept.anew, latents, kept.latents)
-    return Sampled(latents, _mean_maps(unet, sums, settings.steps, size) if sums else None)
+    computed = {} if worn is None else {key: sum(shares) / len(shares) for key, shares in worn.computed.items()}
+    return Sampled(latents, _mean_maps(unet, sums, settings.steps, size) if sums else None, computed)
 
 
 def _role(
@@ -143,11 +161,12 @@ def _role(
     settings: SamplingSettings,
     timestep: int,
     size: tuple[int, int],
+    queries: Queries,
 ) -> DressingRole | None:
     if garments is None and reference is None:
         return None
     step = None if reference is None else reference.step(timestep, size)
-    return DressingRole(garments or {}, settings.strength, step)
+    return DressingRole(garments or {}, settings.strength, step, queries)
 
 
 def _guided_noise(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def _made_from(identity: str, base: BaseModel, info: Preparation, plan: BenchPla
         "half": plan.half,
         "size": list(info.resolution),
         **base.hardware.told(),
-        **asdict(plan.settings),
+        **plan.settings.told(),
     }
 
 
@@ -188,6 +188,8 @@ def _write(folder: Path, pictures: dict[str, Picture], slots: Sequence[str], mad
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         write_atomically(folder / f"{name}.png", png_bytes(Image.fromarray(picture.pixels)))
+        if picture.computed:
+            write_atomically(folder / f"{name}-computed.json", json.dumps(picture.computed, indent=1).encode())
     for name in sorted({"masked", "free"} & pictures.keys()):
         maps = pictures[name].maps
         assert maps is not None

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""On real ComfyUI the file's term is computed where garments are worn; what a run knows of that ends with it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import weakref
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.comfyui
+
+STEPS = {"steps": 4}
+THRESHOLD = 0.5  # of random numbers, some of which wear something
+
+
+@pytest.fixture
+def states():
+    """Every `WornQueries` that was made, while anybody keeps it; and the shares that they computed."""
+    module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
+    made, computed, make = [], [], module.WornQueries
+
+    def remembered(*args):
+        state = make(*args)
+        made.append(weakref.ref(state))
+        computed.append(state.computed)
+        return state
+
+    module.WornQueries = remembered
+    yield made, computed
+    module.WornQueries = make
+
+
+def dressed(studio, threshold, **options):
+    model = studio.dress(**options)
+    for dressing in importlib.import_module("comfyui_anydressing.nodes.attention_patch").dressings_of(model):
+        dressing.threshold = threshold
+    return model
+
+
+def test_where_everything_is_worn_no_bit_changes(studio):
+    whole = studio.sample(dressed(studio, 0.0), **STEPS)
+    assert torch.equal(whole, studio.sample(dressed(studio, 1e-9), **STEPS))
+
+
+def test_the_first_two_steps_are_whole_and_later_ones_are_not(studio, states):
+    whole = studio.first_step(dressed(studio, 0.0), **STEPS)
+    some = studio.first_step(dressed(studio, THRESHOLD), **STEPS)
+    same = [torch.equal(a, b) for (name, a), (_, b) in zip(whole, some, strict=True) if name == "positive"]
+    assert same[:2] == [True, True]
+    assert not all(same[2:])
+    (computed,) = states[1]
+    assert all(shares[:2] == [1.0, 1.0] for shares in computed.values())
+    assert min(share for shares in computed.values() for share in shares[2:]) < 0.9
+
+
+def test_a_run_forgets_at_its_end_and_a_broken_one_too(studio, states):
+    model = dressed(studio, THRESHOLD)
+    want = studio.sample(model, **STEPS)
+    assert torch.equal(want, studio.sample(model, **STEPS))
+
+    def broken(apply_model, args):
+        broken.calls += 1
+        if broken.calls == 3:
+            raise InterruptedError
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    broken.calls = 0
+    breaking = model.clone()
+    breaking.set_model_unet_function_wrapper(broken)
+    with pytest.raises(InterruptedError):
+        studio.sample(breaking, **STEPS)
+    assert torch.equal(want, studio.sample(model, **STEPS))
+    gc.collect()
+    assert not any(state() for state in states[0])
+
+
+def test_a_picture_of_a_batch_is_the_one_it_is_alone(studio):
+    model = dressed(studio, THRESHOLD)
+    both = studio.sample(model, latent={"samples": torch.zeros(2, 4, 12, 8)}, **STEPS)
+    second = studio.sample(model, latent={"samples": torch.zeros(1, 4, 12, 8), "batch_index": [1]}, **STEPS)
+    torch.testing.assert_close(both[1:], second, atol=1e-3, rtol=1e-3)
+
+
+def test_a_second_pass_of_another_size_begins_anew(studio):
+    model = dressed(studio, THRESHOLD)
+    large = {"samples": torch.zeros(1, 4, 24, 16)}
+    want = studio.sample(model, latent=large, denoise=0.6, **STEPS)
+    studio.sample(model, **STEPS)
+    assert torch.equal(want, studio.sample(model, latent=large, denoise=0.6, **STEPS))
+
+
+def test_two_applies_know_their_own_garments(studio, states):
+    one = dressed(studio, THRESHOLD, garments=studio.garments[:1])
+    both = dressed(studio, THRESHOLD, model=one, garments=studio.garments[1:2])
+    studio.sample(both, **STEPS)
+    assert len(states[0]) == 2
+
+
+@pytest.mark.parametrize("hooked", ["deep shrink", "tome"])
+def test_a_unet_that_rearranges_its_tokens_computes_everywhere(studio, hooked):
+    def arranged(model):
+        if hooked == "deep shrink":
+            return studio.deep_shrink(model)
+        return studio.stock("nodes_tomesd", "TomePatchModel", model, 0.5)
+
+    latent = {"samples": torch.zeros(1, 4, 24, 16)}
+    whole, some = (
+        studio.sample(arranged(dressed(studio, threshold)), latent=latent, **STEPS) for threshold in (0.0, THRESHOLD)
+    )
+    untouched = studio.sample(dressed(studio, 0.0), latent=latent, **STEPS)
+    assert torch.isfinite(some).all()
+    assert not torch.equal(whole, untouched)
+
+
+def test_attention_maps_see_every_query(studio):
+    """Maps are read by a call of their own: what is not worn has a share, too, if a small one."""
+    module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
+    told = []
+    model = module.record_maps(dressed(studio, THRESHOLD), lambda who, active, maps, size: told.append(maps))
+    studio.sample(model, **STEPS)
+    assert all((maps.sum(dim=-1) > 0).all() for maps in told)
+
+
+def test_a_file_without_a_null_token_is_computed_everywhere(studio, states):
+    file = studio.random_file("no null", null_token=False)
+    worn = [studio.garment(slot, file=file) for slot in ("upper", "lower")]
+    whole, some = (studio.sample(dressed(studio, threshold, garments=worn), **STEPS) for threshold in (0.0, THRESHOLD))
+    assert torch.equal(whole, some)
+    assert all(set(shares) == {1.0} for computed in states[1] for shares in computed.values())
