@@ -134,6 +134,8 @@ def train(
     settings = load_config(config, TrainConfig, [*(setting or []), *(one for one in named if one.value is not None)])
     _tell_of_one_process()
     check_sources(settings, resume=resume)
+    if settings.losses.texture == 0 and os.environ.get("RANK", "0") == "0":
+        typer.echo("Without texture losses (GTL), as losses.texture = 0 asks.")
     outcome = run(settings, make_dressing_task, resume=resume, console=Console(), device=device)
     raise typer.Exit(_finish(outcome, settings.folder))
 
@@ -351,7 +353,7 @@ def evaluate(
         contestant = Contestant(name or pictures.absolute().name, Rival(pictures), row.value if row else None)
     elif file is not None and base is not None:
         way = None if file == PLAIN else _way_of(file, reference, size)
-        called = "reference" if file == Path("none") else file.absolute().stem
+        called = "reference" if file == Path("none") else file.absolute().stem + (" and reference" if reference else "")
         ours = Ours(way, size_of(size) if size else RESOLUTION, base, settings, hardware, tokenizer)
         contestant = Contestant(name or called, ours, row.value if row else None)
     wanted = Wanted(bench.value, data, root, prompts, listed(slots or ""), outfits, seed)
@@ -371,6 +373,9 @@ def _judges(
             if value is not None:
                 raise refusal(option, "was given without --clip", "CLIP measures first.", "name a --clip, too.")
         return None
+    if regions is RegionsName.pose and parser is not None:
+        why = "Regions are found by the pose, so there is nothing for it to find."
+        raise refusal("--parser", "was given with --regions pose", why, "leave one of them out.")
     from .commands.wardrobes import parser_at
     from .evaluation.clip import load_clip, load_head
     from .evaluation.worth import Judges
@@ -426,10 +431,12 @@ def survey_tally(
 ) -> None:
     """Count answers as the paper does: invalid responses are dropped, and Table 2 is printed with intervals."""
     from ..anydressing_core.atomic_write import write_atomically
-    from .evaluation.survey import tally_survey
+    from .evaluation.survey import is_tally, tally_survey
+    from .places import replaces
 
     tally = tally_survey(key, answers)
     if json is not None:
+        replaces(json, is_tally, "a survey's tally")
         write_atomically(json, tally.to_json().encode())
     typer.echo(tally.to_markdown())
 

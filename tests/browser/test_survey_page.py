@@ -7,6 +7,7 @@ import json
 
 import pytest
 from comfyui_anydressing.training.cli import main
+from comfyui_anydressing.training.evaluation.survey import order_of
 from playwright.sync_api import sync_playwright
 from support.evaluations import draw_bench, others, own
 
@@ -53,6 +54,9 @@ def positions(survey, page):
     key = json.loads(survey.with_suffix(".key.json").read_text())
     names = {option: method for one in key["sets"] for option, method in one["options"].items()}
     shown = page.locator("input[name=question-0]").evaluate_all("inputs => inputs.map(one => one.value)")
+    (asked,) = (one for one in key["sets"] if set(one["options"]) == set(shown))
+    participant = page.evaluate("participant")
+    assert shown == order_of(sorted(shown), key["seed"], participant, asked["id"])  # the tally knows what was seen
     return [names[option] for option in shown]
 
 
@@ -64,7 +68,8 @@ def test_three_participants_one_of_them_invalid(survey, browser, tmp_path, capsy
 
     # By touch, on a phone: always the first method of the key.
     begin(page, survey, "Anna Ä.")
-    orders = []
+    orders, legends = [], page.locator("legend").all_inner_texts()
+    legends = [legend.partition(". ")[2] for legend in legends]
     for _ in range(SETS):
         order = positions(survey, page)
         orders.append(order)
@@ -108,6 +113,7 @@ def test_three_participants_one_of_them_invalid(survey, browser, tmp_path, capsy
     assert main(["survey", "tally", str(survey.with_suffix(".key.json")), *map(str, files), "--json", str(told)]) == 0
     printed = capsys.readouterr().out
     assert "2 valid responses" in printed
+    assert "Which result best matches the prompt 'a <b>park</b>'?" in legends
     assert "answers-C.json does not count: all answers are alike: the same place every time" in printed
     shares = json.loads(told.read_text())["shares"]
     assert [mean for mean, _, _ in shares["OursOrNot"]] == [1, (1 + 3 / 4) / 2, 1, 1]

@@ -55,7 +55,7 @@ def draw_bench(
     lay_down(Asked(items, pictures), out / bench)
     for name, wears in methods.items():
         way = "plain" if name == "plain" else "file"
-        method = Method(name, out / bench / "pictures" / name, True, None, {"way": way})
+        method = Method(name, out / bench / "pictures" / name, True, None, {"way": way, "size": [48, 36]})
         open_method(out / bench, method)
         for place, item in enumerate(items):
             draw_person(method.folder / f"{item.id}.png", wears(item, place // len(prompts)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...anydressing_core.atomic_write import write_atomically
@@ -13,9 +13,10 @@ from ...anydressing_core.defaults import RESOLUTION
 from ...anydressing_core.refusals import quote, refusal
 from ..base.model import BaseModel
 from ..data.manifest import file_stem, plain_caption, read_manifest
+from ..dressing.export import row_of_run
 from ..dressing.finished import NO_FILE, Way, make_ready
 from ..dressing.garments import encoded_garment, picture_source
-from ..evaluation.dressed import PICTURES, Encode, Method, Row, Share, dress_items, methods_of, open_method
+from ..evaluation.dressed import PICTURES, Encode, Method, Row, Share, dress_items, methods_of, named, open_method
 from ..evaluation.items import (
     ITEMS,
     PROMPTS,
@@ -23,6 +24,7 @@ from ..evaluation.items import (
     BenchItem,
     BenchName,
     WornPicture,
+    data_of,
     garments_of,
     lay_down,
     make_items,
@@ -41,10 +43,13 @@ from ..paper_doll.networks.parser import load_parser
 from ..paper_doll.networks.recogniser import load_recogniser
 from ..places import require_there
 from ..progress import UNWATCHED, Course
+from ..run.folder import RunFolder
 from ..text_files import read_text
 
 PLAIN = Path("plain")
 """What is written where a file is expected, to dress nobody: the base model alone."""
+
+OTHERS_GO_ON = "This process' share is done; the one that ends last writes the report."
 
 BENCHES: tuple[BenchName, ...] = ("single", "dressing-pair", "three", "pairs")
 
@@ -130,14 +135,12 @@ def evaluate_wardrobe(
     """
     share = Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     folder, told = out / wanted.bench, list[str]()
-    items = _items(folder, wanted)
+    items, others_go_on = _items(folder, wanted), False
     if contestant is not None:
         method = _entered(folder, contestant, items, share, course)
         missing = [item.id for item in items if method.picture(item.id) is None]
-        if len(missing) == len(items) and not method.is_ours:
-            why = f"Pictures are named by their items, {items[0].id}.png for one; {folder / ITEMS} lists them."
-            raise refusal(f"--pictures {str(method.folder)!r}", "has no picture of this bench", why, "name them so.")
-        if missing:
+        others_go_on = bool(missing) and share.ranks > 1 and method.is_ours
+        if missing and not others_go_on:
             named = ", ".join(missing[:3]) + (" ..." if missing[3:] else ".")
             told.append(f"{method.name}: {len(missing)} of {len(items)} pictures are missing: {named}")
     if judges is None:
@@ -145,14 +148,28 @@ def evaluate_wardrobe(
         return "\n".join(told)
     methods = methods_of(folder)
     BenchMeasurer(folder, items, judges, RESOLUTION).measure(methods, share, course)
-    pictures = sum(method.picture(item.id) is not None for method in methods for item in items)
-    bad = {method.name: bad_of(folder, method, items) for method in methods}
-    for name, why in bad.items():
-        told += [f"{name}: {item} cannot be used, {reason}." for item, reason in why.items()]
-    if sum(len(figures_of(folder, method, items)) + len(bad[method.name]) for method in methods) < pictures:
-        told.append("This process' share is done; the one that ends last writes the report.")
-        return "\n".join(told)
+    pictures = done = 0
+    for method in methods:
+        bad = bad_of(folder, method, items)
+        told += [f"{method.name}: {item} cannot be used, {why}." for item, why in bad.items()]
+        pictures += sum(method.picture(item.id) is not None for item in items)
+        done += len(bad) + len(figures_of(folder, method, items))
+    if others_go_on or done < pictures:
+        return "\n".join([*told, OTHERS_GO_ON])
+    told += _without_leakage(methods)
     return "\n".join([*told, report_on(out)])
+
+
+def _without_leakage(methods: Sequence[Method]) -> list[str]:
+    """Which of our methods cannot be compared with nobody dressed, in words."""
+    ours = [method for method in methods if method.is_ours]
+    plain = next((method for method in ours if method.kind == "plain"), None)
+    if plain is None:
+        return ["Leakage is not measured: nobody is dressed yet (`anydressing evaluate plain`)."] if ours else []
+    size = plain.made_from["size"]
+    others = [method.name for method in ours if method.made_from["size"] != size]
+    by = "x".join(map(str, size))
+    return [f"Leakage of {', '.join(others)} is not measured: {plain.name} is {by} (--size)."] if others else []
 
 
 def report_on(out: Path) -> str:
@@ -165,7 +182,7 @@ def report_on(out: Path) -> str:
             rows = [
                 measured(method, figures_of(out / bench, method, items), items) for method in methods_of(out / bench)
             ]
-            results.append(BenchResults(bench, items, rows, judges))
+            results.append(BenchResults(bench, items, rows, judges, data_of(out / bench)))
     write_atomically(out / "figures.json", to_json(results).encode())
     write_atomically(out / "items.csv", to_csv(results).encode())
     write_atomically(out / REPORT, results_page(out, results).encode())
@@ -180,26 +197,38 @@ def _items(folder: Path, wanted: Wanted) -> list[BenchItem]:
         return read_items(folder / ITEMS)
     if wanted.bench == "pairs":
         asked = own_items(wanted.data, wanted.root)
-        return lay_down(Asked(asked.items[: wanted.outfits], asked.pictures), folder)
-    garments = garments_of(read_manifest(wanted.data, wanted.root))
+        return lay_down(Asked(asked.items[: wanted.outfits], asked.pictures, wanted.data.name), folder)
+    manifest = read_manifest(wanted.data, wanted.root)
+    garments, of = garments_of(manifest), f"{manifest.folder.resolve().name} ({manifest.digest[:12]})"
     chosen = [one for one in garments if not wanted.slots or one.slot in wanted.slots]
     prompts = PROMPTS if wanted.prompts is None else _prompts(wanted.prompts)
-    return lay_down(make_items(wanted.bench, chosen, prompts, wanted.seed, wanted.outfits), folder)
+    asked = make_items(wanted.bench, chosen, prompts, wanted.seed, wanted.outfits)
+    return lay_down(replace(asked, of=of), folder)
 
 
 def _prompts(path: Path) -> list[str]:
     lines = [line for line in read_text(require_there(path, "--prompts")).split("\n") if line.strip()]
     if not lines:
         raise refusal(f"--prompts {str(path)!r}", "holds none", "A line is a prompt.", "write some.")
-    return [plain_caption(line) for line in lines]
+    try:
+        return [plain_caption(line) for line in lines]
+    except ValueError as error:
+        raise refusal(
+            f"--prompts {str(path)!r}", "holds what is no prompt", f"{error}.", "correct that line."
+        ) from error
 
 
 def _entered(folder: Path, contestant: Contestant, items: Sequence[BenchItem], share: Share, course: Course) -> Method:
     """The method, with all pictures of this process' share made."""
-    name, by = contestant.name, contestant.by
+    name, by = named(contestant.name), contestant.by
     if isinstance(by, Rival):
         require_there(by.pictures, "--pictures")
-        return open_method(folder, Method(name, by.pictures, False, contestant.row))
+        rival = Method(name, by.pictures, False, contestant.row)
+        if not any(rival.picture(item.id) for item in items):
+            why = f"Pictures are named by their items, {items[0].id}.png for one; {folder / ITEMS} lists them."
+            raise refusal(f"--pictures {str(by.pictures)!r}", "has no picture of this bench", why, "name them so.")
+        return open_method(folder, rival)
+    row = _row_of(by, contestant.row)
     ready = make_ready(by.way or Way(NO_FILE, resolution=by.resolution), by.base, by.hardware, by.tokenizer)
     known = ready.dresser.preparation.slots
     for item in items if by.way is not None and known else ():
@@ -216,11 +245,24 @@ def _entered(folder: Path, contestant: Contestant, items: Sequence[BenchItem], s
         **ready.base.hardware.told(),
         **{name: value for name, value in by.settings.told().items() if name != "seed"},
     }
-    method = Method(name, folder / PICTURES / file_stem(name), True, contestant.row, made_from)
-    open_method(folder, method)
+    method = open_method(folder, Method(name, folder / PICTURES / file_stem(name), True, row, made_from))
     encode = None if by.way is None else _encoder(folder, ready.dresser, ready.base)
     dress_items(ready.dresser, ready.base, items, method, by.settings, encode, share=share, course=course)
     return method
+
+
+def _row_of(by: Ours, wanted: Row | None) -> Row | None:
+    """The row of Table 3: what a run's switches say, or what the user says of a file. Raises ValueError where they differ."""
+    if by.way is None or by.way.is_by_reference:
+        found = None
+    elif by.way.file.is_dir():
+        found = row_of_run(RunFolder.open(by.way.file))
+    else:
+        return wanted
+    if wanted is not None and wanted != found:
+        why = f"By its settings it is row {found}." if found else "It is no row of the paper's Table 3."
+        raise refusal(f"--row {wanted}", "does not fit this method", why, "leave --row out.")
+    return found
 
 
 def _encoder(folder: Path, dresser: Dresser, base: BaseModel) -> Encode:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -78,6 +79,19 @@ def finished_file(run: RunFolder, step: int | None = None) -> Checkpoint:
 def trains_gfe(run: RunFolder) -> bool:
     """Whether each garment has a pass and a LoRA of its own in a run, as in every AnyDressing file."""
     return _config(run).adapter.gfe
+
+
+def row_of_run(run: RunFolder) -> Literal["base", "gfe", "igl", "gtl"] | None:
+    """Which row of the paper's Table 3 a run is by its switches; None for another mixture of them."""
+    config = _config(run)
+    switches = (config.adapter.gfe, config.losses.localisation > 0, config.losses.texture > 0)
+    rows: dict[tuple[bool, bool, bool], Literal["base", "gfe", "igl", "gtl"]] = {
+        (False, False, False): "base",
+        (True, False, False): "gfe",
+        (True, True, False): "igl",
+        (True, True, True): "gtl",
+    }
+    return rows.get(switches)
 
 
 def _of_such_a_run(there: CheckpointInfo, ours: CheckpointInfo) -> bool:

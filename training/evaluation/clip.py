@@ -14,12 +14,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel, CLIPProcessor
@@ -84,11 +85,20 @@ def load_clip(folder: Path, device: torch.device) -> Clip:
         why = "A folder with config.json, model.safetensors, and the files of tokenizer and pictures is expected."
         raise refusal(f"The CLIP {quote(str(folder))}", "is not there", why, "name such a folder with --clip.")
     try:
-        model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model, told = cast(
+            "tuple[Any, dict[str, Any]]",
+            CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True),
+        )
         processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         remedy = "use CLIP as transformers saves it."
         raise refusal(f"The CLIP {quote(str(folder))}", "cannot be loaded", f"{quote(str(error))}.", remedy) from error
+    missing = sorted(told["missing_keys"])
+    if missing:
+        why = f"Its weights lack {missing[0]} and {len(missing) - 1} more, which would be random numbers."
+        raise refusal(
+            f"The CLIP {quote(str(folder))}", "is not whole", why, "use both parts, of pictures and of texts."
+        )
     sha = hashlib.sha256(weights.read_bytes()).hexdigest()
     return Clip(folder.name, sha, model.eval().requires_grad_(False).to(device), processor, device)
 
@@ -105,10 +115,12 @@ def load_head(path: Path, width: int) -> AestheticHead:
     layers = tuple((tensors[one].float(), tensors[other].float()) for one, other in names if other in tensors)
     widths = [width, *(weight.shape[0] for weight, _ in layers)]
     fits = all(
-        weight.ndim == 2 and weight.shape[1] == before for (weight, _), before in zip(layers, widths, strict=False)
+        weight.ndim == 2 and weight.shape[1] == before and bias.shape == weight.shape[:1]
+        for (weight, bias), before in zip(layers, widths, strict=False)
     )
+    fits = fits and all(bool(part.isfinite().all()) for layer in layers for part in layer)
     if not layers or not fits or widths[-1] != 1:
-        why = f"Linear layers from {width} numbers, as this CLIP gives them, to one mark are expected."
+        why = f"Linear layers of finite numbers, from {width}, as this CLIP gives them, to one mark are expected."
         remedy = "convert the head that belongs to this CLIP."
         raise refusal(f"The head {quote(str(path))}", "cannot mark these pictures", why, remedy)
     return AestheticHead(hashlib.sha256(path.read_bytes()).hexdigest(), layers)

@@ -24,13 +24,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ...anydressing_core.atomic_write import write_atomically
+from ...anydressing_core.defaults import RESOLUTION
 from ...anydressing_core.digests import content_key
 from ...anydressing_core.refusals import quote, refusal
 from ..data.manifest import Manifest, Name, Slot, plain_caption, safe_relative_path
+from ..data.pictures import BadPictureError, Source, flat_lay
 from ..places import require_there
 from ..text_files import read_text
 
-ITEMS, GARMENTS = "items.jsonl", "garments"
+ITEMS, GARMENTS, DATA = "items.jsonl", "garments", "data.txt"
 BenchName = Literal["single", "dressing-pair", "three", "pairs"]
 
 PROMPTS = (
@@ -87,10 +89,11 @@ class Garment:
 
 @dataclass(frozen=True)
 class Asked:
-    """Items, and where the picture of each name in them lies."""
+    """Items, and where the picture of each name in them lies. of: what they are made of, in words."""
 
     items: Sequence[BenchItem]
     pictures: Mapping[str, Path]
+    of: str = "not told"
 
 
 def make_items(
@@ -101,6 +104,8 @@ def make_items(
     seed: of the first item, each has its own. most: outfits, fewer than the paper's. Raises ValueError when nothing fits.
     """
     outfits = _outfits(bench, garments, most)
+    if not 0 <= seed <= MOST_SEED - MOST_ITEMS:
+        raise refusal(f"--seed {seed}", "is impossible", f"It is 0 to {MOST_SEED - MOST_ITEMS}.", "choose another.")
     if not outfits:
         needs = {"single": "an upper, a lower or a dress", "dressing-pair": "an upper and a lower"}
         why = f"It needs {needs.get(bench, 'an upper, a lower and a hat')} laid flat, held out from training."
@@ -203,14 +208,33 @@ def lay_down(asked: Asked, folder: Path) -> list[BenchItem]:
     if there.is_file() and read_text(there) != text:
         why = "They came of other data, prompts, seeds or another count; pictures of both cannot stand in one table."
         raise refusal(f"{str(folder)!r}", "holds other items", why, "ask for the same, or name another --out.")
+    if not there.is_file():
+        for path in asked.pictures.values():
+            _require_garment(path)
     for name, path in asked.pictures.items():
         kept = folder / name
         if not kept.is_file():
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(kept, path.read_bytes())
     if not there.is_file():
+        write_atomically(folder / DATA, asked.of.encode())
         write_atomically(there, text.encode())
     return list(asked.items)
+
+
+def _require_garment(path: Path) -> None:
+    try:
+        flat_lay(Source.find(path.name, path), RESOLUTION)
+    except BadPictureError as error:
+        raise refusal(
+            f"The garment {str(path)!r}", "cannot be worn", f"{error.why}.", "choose another picture."
+        ) from error
+
+
+def data_of(folder: Path) -> str:
+    """What a bench's items are made of, in words."""
+    path = folder / DATA
+    return read_text(path) if path.is_file() else "not told"
 
 
 def _kept_as(name: str, path: Path) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...anydressing_core.latents import Size
-from ...anydressing_core.refusals import refusal
 from ..data.parsing import Mask
+from ..data.pictures import BadPictureError
 from ..text_files import read_text
 
 RegionsBy = Literal["parser", "pose"]
@@ -77,16 +77,14 @@ _PARTS = {"upper": _upper, "lower": _lower, "dress": _dress, "hat": _head}
 
 def _points(path: Path) -> NDArray[np.float64] | None:
     """x, y and how sure, of the largest person in OpenPose's file: (25 or 18, 3); None for a file without anybody."""
-    name = f"The pose {path.name!r}"
     try:
         people = json.loads(read_text(path))["people"]
         found = [np.array(one["pose_keypoints_2d"], float).reshape(-1, 3) for one in people]
-    except (ValueError, KeyError, TypeError) as error:
-        why = '{"people": [{"pose_keypoints_2d": [x, y, sure, ...]}]} is expected.'
-        raise refusal(name, "cannot be read", why, "write it by OpenPose's --write_json.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = 'it is no pose as OpenPose writes it, {"people": [{"pose_keypoints_2d": [x, y, sure, ...]}]}'
+        raise BadPictureError(path.name, why) from error
     if any(len(one) not in (BODY_25, COCO_18) or not np.isfinite(one).all() for one in found):
-        why = "A person has 25 points, or the 18 of COCO."
-        raise refusal(name, "has another number of points", why, "use OpenPose's BODY_25 or COCO model.")
+        raise BadPictureError(path.name, "it has another number of points than OpenPose's 25, or the 18 of COCO")
     seen = [one for one in found if (one[:, 2] > LEAST_SURE).sum() > 2]
     return max(seen, key=lambda one: float(np.ptp(one[one[:, 2] > LEAST_SURE, 1])), default=None)
 

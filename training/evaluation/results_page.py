@@ -21,7 +21,7 @@ from ..pages import page
 from ..picture_files import jpeg_bytes, read_grey
 from .dressed import Method
 from .items import BENCH_WORDS, BenchItem
-from .tables import BETTER_LESS, ROW_NAMES, SCORES, TABLE_1, TABLE_3, BenchResults, Measured
+from .tables import BETTER_LESS, ROW_NAMES, SCORES, TABLE_1, TABLE_3, BenchResults, Measured, told
 
 REPORT = "report.html"
 BEST, SHOWN = 4, 12
@@ -49,6 +49,7 @@ def results_page(out: Path, results: Sequence[BenchResults]) -> str:
     return page(
         "results.html",
         title=f"Evaluation: {out.resolve().name}",
+        clips=sorted({one.judges["CLIP"] or "" for one in results if one.bench in ("single", "dressing-pair")}),
         table_1=_table_1(results),
         table_3=_table_3(results),
         benches=[_bench(out / one.bench, one) for one in results],
@@ -63,12 +64,21 @@ def _table_1(results: Sequence[BenchResults]) -> list[dict[str, Any]]:
         {"name": name, "printed": True, "cells": [(f"{value:.3f}", "") for value in chain(*groups)]}
         for name, groups in TABLE_1.items()
     ]
+    outfits = {one.bench: one.outfits for one in results}
     single, pair = ("CLIP-T", "CLIP-I", "CLIP-AS"), ("CLIP-T", "CLIP-I*", "CLIP-AS")
     of = {one.bench: {row.method.name: row for row in one.methods} for one in results}
     for name in dict.fromkeys(name for bench in ("single", "dressing-pair") for name in of.get(bench, {})):
         ones, pairs = (of.get(bench, {}).get(name) for bench in ("single", "dressing-pair"))
         rows.append(
-            {"name": name, "printed": False, "cells": [*_cells(ones, single), *[("", "")] * 3, *_cells(pairs, pair)]}
+            {
+                "name": name,
+                "printed": False,
+                "cells": [
+                    *_cells(ones, single, outfits.get("single", 0)),
+                    *[("", "")] * 3,
+                    *_cells(pairs, pair, outfits.get("dressing-pair", 0)),
+                ],
+            }
         )
     return rows if len(rows) > len(TABLE_1) else []
 
@@ -88,32 +98,40 @@ def _table_3(results: Sequence[BenchResults]) -> list[dict[str, Any]]:
                 "marks": marks,
                 "printed": [f"{value:.3f}" for value in printed],
                 "method": ours.method.name if ours else "",
-                "ours": _cells(ours, ("CLIP-T", "CLIP-I*", "CLIP-AS")),
+                "ours": _cells(ours, ("CLIP-T", "CLIP-I*", "CLIP-AS"), ours.means["CLIP-T"].count if ours else 0),
             }
         )
     return rows if measured else []
 
 
-def _cells(row: Measured | None, scores: Sequence[str]) -> list[tuple[str, str]]:
+def _cells(row: Measured | None, scores: Sequence[str], outfits: int = 0) -> list[tuple[str, str]]:
     """Mean and interval, each as text; both empty where nothing was measured."""
-    means = [row.means.get(score) if row else None for score in scores]
-    return [("", "") if mean is None else (f"{mean.value:.3g}", f"[{mean.low:.3g}, {mean.high:.3g}]") for mean in means]
+    cells: list[tuple[str, str]] = []
+    for score in scores:
+        mean, _, interval = told(row.means.get(score) if row else None, outfits).partition(" ")
+        cells.append((mean, interval))
+    return cells
 
 
 def _bench(folder: Path, one: BenchResults) -> dict[str, Any]:
     scores = [score for score in SCORES if any(score in row.means for row in one.methods)]
     by = "CLIP-I*" if "CLIP-I*" in scores else "CLIP-I"
-    ranked = [item for item, _ in one.by_item(by)]
+    name, ranked = one.by_item(by)
     shown = evenly(one.items, SHOWN)
     groups = [("Evenly from all items", shown)]
     if ranked:
         most = min(BEST, len(ranked) // 2)
-        groups = [(f"Best by {by}", ranked[:most]), (f"Worst by {by}", ranked[::-1][:most]), *groups]
+        groups = [
+            (f"Best of {name} by {by}", ranked[:most]),
+            (f"Worst of {name} by {by}", ranked[::-1][:most]),
+            *groups,
+        ]
     return {
         "name": one.bench,
         "words": BENCH_WORDS[one.bench],
         "asked": len(one.items),
         "outfits": one.outfits,
+        "data": one.data,
         "judges": [(name, told) for name, told in one.judges.items() if told],
         "left_out": [name for name, told in one.judges.items() if not told],
         "scores": scores,
@@ -121,7 +139,7 @@ def _bench(folder: Path, one: BenchResults) -> dict[str, Any]:
             {
                 "name": row.method.name,
                 "pictures": "" if row.pictures == row.asked else f"{row.pictures} of {row.asked} pictures",
-                "cells": _cells(row, scores),
+                "cells": _cells(row, scores, one.outfits),
             }
             for row in one.methods
         ],

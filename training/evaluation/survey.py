@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The paper's user study (Sec. 5.1 and 7.3): a page that asks four questions about each set of pictures, and its tally.
 
-Nobody who answers can tell which picture is whose: the page knows pictures by keys that chance drew, `KEY` alone knows the
-methods. Everybody sees the sets and the pictures of each in an order of her own, drawn from the seed and her name.
+Nobody who answers can tell which picture is whose: the page knows pictures by keys that are drawn from the bytes of all of
+them as they lie in the evaluation, and the .key.json alone knows the methods. Everybody sees the sets and the pictures of each
+in an order of her own, drawn from the seed and her name: `order_of` draws it again, so that nobody's file has to be believed.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.digests import content_key
@@ -33,7 +36,7 @@ from .metrics import Mean, interval
 
 QUESTIONS = (
     ("Texture consistency", "Which result appears to have the highest consistency with reference garments?"),
-    ("Align with prompt", "Which result best matches the prompt?"),
+    ("Align with prompt", "Which result best matches the prompt '[prompt]'?"),
     ("Image quality", "Which result appears to have the highest image quality?"),
     ("Comprehensive evaluation", "Which result matches your best choice based on comprehensive considerations?"),
 )
@@ -54,6 +57,9 @@ SETS = 50
 FEWEST_METHODS, MOST_METHODS = 2, 9
 PICTURE_HEIGHT, GARMENT_HEIGHT = 512, 224
 LARGEST_ANSWERS = 2_000_000
+BITS = 0xFFFFFFFF
+MARK = "anydressing-survey"
+"""What a page is known again by."""
 
 
 class _Strict(BaseModel):
@@ -70,7 +76,7 @@ class Set(_Strict):
 
 
 class Key(_Strict):
-    """What the page does not tell. survey: which one it is."""
+    """What the page does not tell. survey: which one it is, pictures and all."""
 
     survey: str
     seed: int
@@ -79,19 +85,18 @@ class Key(_Strict):
 
 
 class Answer(_Strict):
-    """What was chosen. question: its place in QUESTIONS. place: where the picture stood, from 0."""
+    """What was chosen. question: its place in QUESTIONS."""
 
     set: str
     question: Annotated[int, Field(ge=0, lt=len(QUESTIONS))]
     chosen: str
-    place: Annotated[int, Field(ge=0, lt=MOST_METHODS)]
 
 
 class Answers(_Strict):
     """The file that a participant sends."""
 
     survey: str
-    participant: Annotated[str, Field(min_length=1, max_length=100)]
+    participant: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
     answers: Annotated[tuple[Answer, ...], Field(max_length=10_000)]
 
 
@@ -107,8 +112,8 @@ def build_survey(out: Path, file: Path, *, sets: int = SETS, methods: Sequence[s
     if file.suffix != ".html":
         raise refusal(repr(str(file)), "is no page's name", "A browser opens it.", "say survey.html.")
     key_file = file.with_suffix(".key.json")
-    if key_file.exists():
-        replaces(key_file, lambda path: bool(read_key(path)), "a survey's key")
+    replaces(key_file, lambda path: bool(read_key(path)), "a survey's key")
+    replaces(file, lambda path: MARK in path.read_text(encoding="utf-8", errors="replace"), "a survey's page")
     benches = {path.parent.name: path.parent for path in sorted(require_there(out).glob(f"*/{ITEMS}"))}
     found = {bench: methods_of(folder) for bench, folder in benches.items()}
     names = list(methods) or list(
@@ -116,17 +121,29 @@ def build_survey(out: Path, file: Path, *, sets: int = SETS, methods: Sequence[s
     )
     _refuse_names(names, found)
     drawn = _drawn_sets(benches, found, names, sets, seed)
-    told = [_told(benches[bench], item, options, seed) for bench, item, options in drawn]
+    salt = _salt(drawn, seed)
+    told = [_told(benches[bench], item, options, salt) for bench, item, options in drawn]
     kept = tuple(
-        Set(id=one["id"], bench=bench, item=item.id, options={_key(seed, item, m.name): m.name for m in options})
+        Set(
+            id=one["id"],
+            bench=bench,
+            item=item.id,
+            options={_option(salt, bench, item, m.name): m.name for m in options},
+        )
         for one, (bench, item, options) in zip(told, drawn, strict=True)
     )
-    survey = content_key("survey", seed, *names, *(one.model_dump_json() for one in kept))[:16]
+    survey = content_key("survey", salt, *names)[:16]
     key = Key(survey=survey, seed=seed, methods=tuple(names), sets=kept)
     shown = {"survey": survey, "seed": seed, "sets": told, "questions": [question for _, question in QUESTIONS]}
     write_atomically(key_file, (key.model_dump_json(indent=1) + "\n").encode())
-    write_atomically(file, page("survey.html", survey=shown, sets=len(told)).encode())
+    write_atomically(file, page("survey.html", survey=shown, sets=len(told), mark=MARK).encode())
     return key
+
+
+def _salt(drawn: Sequence[Drawn], seed: int) -> str:
+    """What nobody knows who has the page alone: the page holds smaller pictures than those whose bytes it is made of."""
+    paths = [path for _, item, methods in drawn for method in methods if (path := method.picture(item.id)) is not None]
+    return content_key("salt", seed, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths))
 
 
 def _refuse_names(names: Sequence[str], found: Mapping[str, Sequence[Method]]) -> None:
@@ -166,15 +183,16 @@ def _drawn_sets(
     return drawn
 
 
-def _key(seed: int, item: BenchItem, method: str) -> str:
-    return content_key("option", seed, item.id, method)[:10]
+def _option(salt: str, bench: str, item: BenchItem, method: str) -> str:
+    return content_key("option", salt, bench, item.id, method)[:10]
 
 
-def _told(folder: Path, item: BenchItem, methods: Sequence[Method], seed: int) -> dict[str, Any]:
+def _told(folder: Path, item: BenchItem, methods: Sequence[Method], salt: str) -> dict[str, Any]:
     """A set as the page knows it. Its pictures are ordered by key, which says nothing of methods."""
-    options = {_key(seed, item, method.name): method.picture(item.id) for method in methods}
+    bench = folder.name
+    options = {_option(salt, bench, item, method.name): method.picture(item.id) for method in methods}
     return {
-        "id": content_key("asked", seed, folder.name, item.id)[:10],
+        "id": content_key("asked", salt, bench, item.id)[:10],
         "prompt": item.prompt,
         "garments": [
             {"slot": one.slot, "picture": _embedded(folder / one.image, GARMENT_HEIGHT)} for one in item.garments
@@ -226,28 +244,32 @@ class Tally:
 
 def tally_survey(key_file: Path, files: Sequence[Path]) -> Tally:
     """Count what participants answered. As in the paper a response counts unless all its answers are alike, by where the
-    picture stood, or another response has the same ones; an unfinished one does not count, nor somebody's second.
+    picture stood, or another response has the same ones; an unfinished one does not count, nor somebody's second, nor a file
+    that holds no answers to this survey.
 
-    Raises ValueError for files that are no answers to this survey, and when none is valid.
+    Raises ValueError when none is valid.
     """
     key = read_key(key_file)
     sets = {one.id: one for one in key.sets}
-    valid: list[Answers] = []
+    valid: dict[str, Answers] = {}
     seen: dict[tuple[tuple[str, int, str], ...], str] = {}
     dropped: dict[str, str] = {}
     for file in files:
         answers = _read_answers(file, key, sets)
+        if isinstance(answers, str):
+            dropped[str(file)] = answers
+            continue
         content = tuple(sorted((one.set, one.question, one.chosen) for one in answers.answers))
-        why = _invalid(answers, len(sets))
+        why = _invalid(answers, key)
         if why is None and content in seen:
             why = f"all its answers are those of {seen[content]}"
-        if why is None and answers.participant in {one.participant for one in valid}:
+        if why is None and answers.participant in valid:
             why = f"{quote(answers.participant)} answered before"
         if why is None:
-            valid.append(answers)
-            seen[content] = file.name
+            valid[answers.participant] = answers
+            seen[content] = str(file)
         else:
-            dropped[file.name] = why
+            dropped[str(file)] = why
     if not valid:
         told = "; ".join(f"{file}: {why}" for file, why in dropped.items()) or "No file was named"
         raise refusal("The survey", "has no valid response", f"{told}.", "ask more people.")
@@ -255,7 +277,7 @@ def tally_survey(key_file: Path, files: Sequence[Path]) -> Tally:
     for question in range(len(QUESTIONS)):
         chosen = [
             Counter(sets[one.set].options[one.chosen] for one in answers.answers if one.question == question)
-            for answers in valid
+            for answers in valid.values()
         ]
         for method in key.methods:
             shares[method].append(interval([counts[method] / counts.total() for counts in chosen]))
@@ -271,35 +293,74 @@ def read_key(path: Path) -> Key:
         raise refusal(f"{str(path)!r}", "is no survey's key", why, "name the file ending in .key.json.") from error
 
 
-def _read_answers(file: Path, key: Key, sets: Mapping[str, Set]) -> Answers:
-    name, remedy = f"The answers {str(file)!r}", "ask for the file that the survey's page downloads."
+def is_tally(path: Path) -> bool:
+    """Whether a file is what `to_json` wrote."""
+    told = json.loads(read_text(path))
+    return isinstance(told, dict) and {"questions", "valid", "shares"} <= set(told)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _read_answers(file: Path, key: Key, sets: Mapping[str, Set]) -> Answers | str:
+    """A participant's file, or why it is none."""
     if require_there(file).stat().st_size > LARGEST_ANSWERS:
-        raise refusal(name, "are too large", f"More than {LARGEST_ANSWERS} bytes are not read.", remedy)
+        return f"it is larger than {LARGEST_ANSWERS} bytes"
     try:
         answers = Answers.model_validate_json(read_text(file))
     except ValidationError as error:
         found = error.errors()[0]
-        why = f"{'.'.join(map(str, found['loc'])) or 'It'}: {found['msg']}."
-        raise refusal(name, "cannot be read", why, remedy) from error
+        return f"it cannot be read, {'.'.join(map(str, found['loc'])) or 'it'}: {found['msg']}"
+    except ValueError:
+        return "it cannot be read, it is no text in UTF-8"
     if answers.survey != key.survey:
-        why = f"They are of survey {quote(answers.survey)}, the key is of {key.survey}."
-        raise refusal(name, "are of another survey", why, "name that one's key.")
+        return f"it is of another survey, {quote(answers.survey)}"
     for one in answers.answers:
         if one.set not in sets or one.chosen not in sets[one.set].options:
-            raise refusal(name, "choose what was not asked", f"Set {quote(one.set)}, {quote(one.chosen)}.", remedy)
+            return f"it chooses what was not asked, {quote(one.chosen)} in set {quote(one.set)}"
     return answers
 
 
-def _invalid(answers: Answers, sets: int) -> str | None:
+def _invalid(answers: Answers, key: Key) -> str | None:
     """Why a response does not count; None where it does."""
+    sets = len(key.sets)
     asked = {(one.set, one.question) for one in answers.answers}
     if len(asked) < len(answers.answers):
         return "a question is answered twice"
     if len(asked) < sets * len(QUESTIONS):
         return f"{len(asked)} of {sets * len(QUESTIONS)} questions are answered"
-    if len({one.place for one in answers.answers}) == 1:
+    orders = {one.id: order_of(sorted(one.options), key.seed, answers.participant, one.id) for one in key.sets}
+    if len({orders[one.set].index(one.chosen) for one in answers.answers}) == 1:
         return "all answers are alike: the same place every time"
     return None
+
+
+def order_of(options: Sequence[str], seed: int, participant: str, asked: str) -> list[str]:
+    """The pictures of a set as a participant sees them: what the page's `shuffled` does, number for number."""
+    draw = _chance(f"{seed} {participant} {asked}")
+    order = list(options)
+    for place in range(len(order) - 1, 0, -1):
+        other = math.floor(draw() * (place + 1))
+        order[place], order[other] = order[other], order[place]
+    return order
+
+
+def _chance(text: str) -> Callable[[], float]:
+    """xmur3 seeds mulberry32, in 32 bits as JavaScript has them."""
+    state = 1779033703 ^ (len(text.encode("utf-16-le")) // 2)
+    for character in text:
+        state = _times(state ^ ord(character), 3432918353)
+        state = ((state << 13) | (state >> 19)) & BITS
+
+    def draw() -> float:
+        nonlocal state
+        state = (state + 0x6D2B79F5) & BITS
+        mixed = _times(state ^ (state >> 15), 1 | state)
+        mixed = ((mixed + _times(mixed ^ (mixed >> 7), 61 | mixed)) & BITS) ^ mixed
+        return ((mixed ^ (mixed >> 14)) & BITS) / 2**32
+
+    return draw
+
+
+def _times(one: int, other: int) -> int:
+    return (one * other) & BITS
 
 
 def _percent(mean: Mean) -> str:

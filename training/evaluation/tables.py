@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -79,25 +80,32 @@ class Measured:
 
 @dataclass(frozen=True)
 class BenchResults:
-    """All methods on a bench. outfits: how many different ones. judges: who measured."""
+    """All methods on a bench. outfits: how many different ones. judges: who measured. data: what the items are made of."""
 
     bench: BenchName
     items: Sequence[BenchItem]
     methods: Sequence[Measured]
     judges: Mapping[str, str | None]
+    data: str = "not told"
 
     @property
     def outfits(self) -> int:
         return len({item.worn_as for item in self.items})
 
-    def by_item(self, score: str) -> list[tuple[BenchItem, float]]:
-        """Items from best to worst by a score of the last of our dressing methods that has it."""
+    def by_item(self, score: str) -> tuple[str, list[BenchItem]]:
+        """Items from best to worst by a score of the last of our dressing methods that has it, and that method's name.
+
+        Those of which nothing could be said, since nothing was found of what was asked for, are the worst.
+        """
         for measured in reversed(self.methods):
             values = {name: one[score] for name, one in measured.figures.items() if score in one}
             if values and measured.method.is_ours and measured.method.kind != "plain":
-                found = [(item, values[item.id]) for item in self.items if item.id in values]
-                return sorted(found, key=lambda pair: pair[1], reverse=score not in BETTER_LESS)
-        return []
+                sign = 1 if score in BETTER_LESS else -1
+                asked = [item for item in self.items if item.id in measured.figures]
+                return measured.method.name, sorted(
+                    asked, key=lambda one: sign * values[one.id] if one.id in values else math.inf
+                )
+        return "", []
 
 
 def measured(method: Method, figures: Figures, items: Sequence[BenchItem]) -> Measured:
@@ -116,6 +124,7 @@ def to_json(results: Sequence[BenchResults]) -> str:
         one.bench: {
             "items": len(one.items),
             "outfits": one.outfits,
+            "data": one.data,
             "judges": one.judges,
             "methods": {
                 row.method.name: {
@@ -156,7 +165,7 @@ def to_text(results: Sequence[BenchResults]) -> str:
         lines = [[f"{one.bench}: {one.outfits} outfits", *shown]]
         for row in one.methods:
             name = row.method.name + ("" if row.pictures == row.asked else f" ({row.pictures} of {row.asked})")
-            lines.append([name, *(str(row.means.get(what, "")) for what in shown)])
+            lines.append([name, *(told(row.means.get(what), one.outfits) for what in shown)])
         widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
         parts.append(
             "\n".join(
@@ -165,6 +174,13 @@ def to_text(results: Sequence[BenchResults]) -> str:
             )
         )
     return "\n\n".join(parts)
+
+
+def told(mean: Mean | None, outfits: int) -> str:
+    """A mean with its interval, and of how many outfits it is where it is not of all."""
+    if mean is None:
+        return ""
+    return str(mean) if mean.count == outfits else f"{mean} of {mean.count}"
 
 
 def _no_formula(text: str) -> str:

@@ -34,7 +34,6 @@ from ...anydressing_core.atomic_write import write_atomically
 from ...anydressing_core.digests import content_key
 from ...anydressing_core.latents import CELL, Size
 from ...anydressing_core.pixels import Pixels, as_unit, unit_of
-from ...anydressing_core.refusals import refusal
 from ..data.manifest import file_stem
 from ..data.parsing import Mask, Parser
 from ..data.pictures import BadPictureError, Source, flat_lay, upright
@@ -104,7 +103,9 @@ class BenchMeasurer:
     def measure(self, methods: Sequence[Method], share: Share = ALONE, course: Course = UNWATCHED) -> None:
         """Measure what is there and not yet measured of this process' share, and keep it."""
         plain = next((one for one in methods if one.kind == "plain"), None)
-        write_atomically(self.folder / JUDGES, json.dumps(self.judges.told, indent=1).encode())
+        write_atomically(
+            self.folder / JUDGES, json.dumps(self.judges.told, indent=1).encode()
+        )  # others' figures are void
         todo = [
             (method, item, path)
             for method in methods
@@ -126,7 +127,7 @@ class BenchMeasurer:
         there = _read(kept)
         if there is not None and there["key"] == key:
             return
-        measured: dict[str, Any] = {"key": key, "figures": {}}
+        measured: dict[str, Any] = {"key": key, "judges": _digest(self.judges.told), "figures": {}}
         try:
             measured["figures"] = self._of_picture(item, path, undressed)
         except BadPictureError as error:
@@ -163,15 +164,18 @@ class BenchMeasurer:
         lain = {place: self._lain[item.garments[place]] for place in found}
         masks = {place: torch.from_numpy(mask) for place, mask in found.items()}
         palettes = [palette_error(unit, masks[place], one.picture, one.mask) for place, one in lain.items()]
+        others = {place: self._others(item.garments[place]) for place in lain}
         first = [
-            float(rank_among(parts[place], one.look, self._others(item.garments[place])) == 0)
+            float(rank_among(parts[place], one.look, others[place]) == 0)
             for place, one in lain.items()
+            if others[place]
         ]
         figures = {
             "CLIP-I*": float(np.mean([float(parts[place] @ one.look) for place, one in lain.items()])),
-            "own garment nearest": float(np.mean(first)),
             "colour difference": float(np.mean(palettes)),
         }
+        if first:  # among others of its kind; a bench of one garment has none
+            figures["own garment nearest"] = float(np.mean(first))
         if dists is not None:
             distances = [
                 texture_distance(unit, masks[place], one.picture, one.mask, dists) for place, one in lain.items()
@@ -189,9 +193,7 @@ class BenchMeasurer:
         if self.judges.by == "pose":
             poses = _existing(_pose_of(path))
             if not poses:
-                why = f"Regions are found by pose, and {_pose_of(path).name} is not beside it."
-                remedy = "run OpenPose with --write_json on that folder, or choose --regions parser."
-                raise refusal(f"The picture {path.name!r}", "has no pose", why, remedy)
+                raise BadPictureError(path.name, f"its pose, {_pose_of(path).name}, is not beside it")
             seen = regions_by_pose(poses[0], slots, size)
         elif self.judges.parser is not None:
             seen = self.judges.parser.parse(source)
@@ -204,9 +206,14 @@ class BenchMeasurer:
         self, item: BenchItem, picture: Pixels, undressed: Path, found: Mapping[int, Mask]
     ) -> dict[str, float]:
         """Against the picture undressed, away from where garments are in either."""
-        source = Source.find(undressed.name, undressed)
-        plain = np.array(upright(source))
-        if plain.shape != picture.shape or self.judges.by == "pose":
+        if self.judges.by == "pose":
+            return {}
+        try:
+            source = Source.find(undressed.name, undressed)
+            plain = np.array(upright(source))
+        except BadPictureError:  # which is told of the picture undressed itself
+            return {}
+        if plain.shape != picture.shape:
             return {}
         before = self._regions(item, source, undressed, plain)
         masks = [*found.values(), *before.values()]
@@ -247,12 +254,19 @@ def bad_of(folder: Path, method: Method, items: Sequence[BenchItem]) -> dict[str
 
 
 def _kept(folder: Path, method: Method, items: Sequence[BenchItem]) -> dict[str, dict[str, Any]]:
-    kept = {item.id: _read(_figures_of(folder, method, item)) for item in items}
-    return {item: one for item, one in kept.items() if one is not None}
+    """What the judges of now have measured of pictures that are there."""
+    judges = judges_of(folder)
+    kept = {item.id: _read(_figures_of(folder, method, item)) for item in items if method.picture(item.id) is not None}
+    by_now = None if judges is None else _digest(judges)
+    return {item: one for item, one in kept.items() if one is not None and one.get("judges") == by_now}
 
 
 def _figures_of(folder: Path, method: Method, item: BenchItem) -> Path:
     return folder / FIGURES / file_stem(method.name) / f"{file_stem(item.id)}.json"
+
+
+def _digest(judges: Mapping[str, str | None]) -> str:
+    return content_key("judges", json.dumps(judges, sort_keys=True))
 
 
 def _lain(source: Source, look: Tensor, size: Size) -> _Lain:
@@ -283,7 +297,9 @@ def _existing(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
+    """What is kept in a file; None where it is not there, or damaged and to be made again."""
+    try:
+        kept: Any = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return None
-    kept: dict[str, Any] = json.loads(read_text(path))
-    return kept
+    return kept if isinstance(kept, dict) else None  # pyright: ignore[reportUnknownVariableType]

@@ -11,6 +11,7 @@ import pytest
 from comfyui_anydressing.training.cli import main
 from PIL import Image
 from support.clips import write_clip
+from support.evaluations import draw_garment
 
 SIZE = ("--size", "64x48", "--steps", "2")
 
@@ -78,7 +79,7 @@ def test_the_whole_road(wardrobe, trained, bench, small_base, clip, parser, comm
         ("plain", *SIZE[:2]),
         ("none", *SIZE[:2]),
         (file, "--name", "ours", "--row", "igl"),
-        (trained / "base", "--name", "Base", "--row", "base"),
+        (trained / "base", "--name", "Base"),
     )
     for method in methods:
         status, told = commands.run("evaluate", *method, *given)
@@ -101,6 +102,8 @@ def test_the_whole_road(wardrobe, trained, bench, small_base, clip, parser, comm
     beside = json.loads((out / "dressing-pair" / "pictures" / "ours" / "0000-0.json").read_text())
     assert beside["prompt"] == "a woman in a park"
     assert (beside["steps"], beside["guidance"], beside["strength"]) == (2, 6.0, 0.7)  # but for the steps, the paper's
+    assert figures["methods"]["Base"]["row of Table 3"] == "base"  # by its switches
+    assert figures["data"].startswith("made (")
     page = (out / "report.html").read_text()
     assert "A &amp; B &lt;rival&gt;" in page
     assert "<rival>" not in page
@@ -175,10 +178,11 @@ def test_what_cannot_be_compared_is_refused(bench, trained, small_base, wardrobe
         capsys, "evaluate", "--pictures", tmp_path / "empty", "--bench", "dressing-pair", "--out", tmp_path / "out"
     )
     assert "has no picture of this bench" in told
+    assert not (tmp_path / "out" / "dressing-pair" / "methods" / "empty.json").exists()
     assert "0000-0.png" in told
     hats = {"id": "a", "prompt": "x", "garments": [{"slot": "scarf", "image": "a.png"}]}
     (tmp_path / "own.jsonl").write_text(json.dumps(hats))
-    Image.new("RGB", (48, 64), "red").save(tmp_path / "a.png")
+    draw_garment(tmp_path / "a.png", (200, 30, 30))
     own = ("--bench", "pairs", "--data", tmp_path / "own.jsonl", "--out", tmp_path / "out")
     told = refused(capsys, "evaluate", trained / "gfe", *own, "--base", small_base)
     assert "Garment kind 'scarf' is not known to this file" in told
@@ -200,3 +204,46 @@ def test_what_is_missing_is_said(words, told, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert told in refused(capsys, "evaluate", *words, "--out", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} <= {"out"}
+
+
+def test_an_items_seed_alone_decides_its_noise(bench, small_base, tmp_path):
+    given = (*bench, *prompts(tmp_path), "--base", small_base, "--out", tmp_path / "out")
+    assert main([str(word) for word in ("evaluate", "plain", *given, *SIZE[:2], "--seed", "7")]) == 0
+    again = ("--bench", "dressing-pair", "--base", small_base, "--out", tmp_path / "out", *SIZE)
+    assert main([str(word) for word in ("evaluate", "plain", "--name", "again", *again)]) == 0
+    plain, other = (tmp_path / "out" / "dressing-pair" / "pictures" / name for name in ("plain", "again"))
+    for path in plain.glob("*.png"):
+        assert path.read_bytes() == (other / path.name).read_bytes()
+
+
+def test_a_picture_that_was_deleted_is_made_again(bench, small_base, tmp_path):
+    given = (*bench, *prompts(tmp_path), "--base", small_base, "--out", tmp_path / "out", *SIZE[:2])
+    assert main([str(word) for word in ("evaluate", "plain", *given)]) == 0
+    path = tmp_path / "out" / "dressing-pair" / "pictures" / "plain" / "0000-0.png"
+    before = path.read_bytes()
+    path.unlink()
+    assert main([str(word) for word in ("evaluate", "plain", *given)]) == 0
+    assert path.read_bytes() == before
+
+
+def test_a_rivals_pictures_may_be_named_by_any_id(small_base, clip, tmp_path, capsys):
+    item = {"id": "étoile 1", "prompt": "x", "garments": [{"slot": "upper", "image": "a.png"}]}
+    (tmp_path / "own.jsonl").write_text(json.dumps(item))
+    picture = Image.new("RGB", (48, 64), "white")
+    picture.paste("red", (12, 12, 36, 52))
+    picture.save(tmp_path / "a.png")
+    (tmp_path / "rival").mkdir()
+    picture.save(tmp_path / "rival" / "étoile 1.png")
+    own = ("--bench", "pairs", "--data", tmp_path / "own.jsonl", "--out", tmp_path / "out", "--clip", clip)
+    assert main([str(word) for word in ("evaluate", "--pictures", tmp_path / "rival", *own)]) == 0
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_a_garment_that_cannot_be_worn_is_named_before_anything_is_laid_down(small_base, tmp_path, capsys):
+    item = {"id": "a", "prompt": "x", "garments": [{"slot": "upper", "image": "a.png"}]}
+    (tmp_path / "own.jsonl").write_text(json.dumps(item))
+    Image.new("RGBA", (48, 64)).save(tmp_path / "a.png")
+    own = ("--bench", "pairs", "--data", tmp_path / "own.jsonl", "--out", tmp_path / "out")
+    told = refused(capsys, "evaluate", "plain", *own, "--base", small_base)
+    assert "a.png' cannot be worn" in told
+    assert not (tmp_path / "out" / "pairs" / "items.jsonl").exists()

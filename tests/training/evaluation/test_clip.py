@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -84,8 +86,33 @@ def test_a_head_of_one_layer_has_no_number(tmp_path):
 @pytest.mark.parametrize("width", [8, 17])
 def test_a_head_for_another_clip_is_refused(tmp_path, width):
     safetensors.torch.save_file({"weight": torch.ones(1, 16), "bias": torch.zeros(1)}, tmp_path / "head.safetensors")
-    with pytest.raises(ValueError, match=f"Linear layers from {width} numbers"):
+    with pytest.raises(ValueError, match=f"Linear layers of finite numbers, from {width}, "):
         load_head(tmp_path / "head.safetensors", width)
+
+
+@pytest.mark.parametrize("broken", ["bias", "nan"])
+def test_a_broken_head_is_refused(tmp_path, broken):
+    bias = torch.zeros(2) if broken == "bias" else torch.tensor([float("nan")])
+    safetensors.torch.save_file({"weight": torch.ones(1, 16), "bias": bias}, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match="cannot mark these pictures"):
+        load_head(tmp_path / "head.safetensors", 16)
+
+
+@pytest.mark.parametrize("broken", ["projection", "cut off", "another config"])
+def test_a_clip_that_is_not_whole_never_measures_with_random_numbers(folder, tmp_path, broken):
+    shutil.copytree(folder, tmp_path / "clip")
+    weights = tmp_path / "clip" / "model.safetensors"
+    if broken == "projection":
+        tensors = safetensors.torch.load_file(weights)
+        kept = {name: value for name, value in tensors.items() if "visual_projection" not in name}
+        safetensors.torch.save_file(kept, weights, {"format": "pt"})
+    elif broken == "cut off":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    else:
+        config = tmp_path / "clip" / "config.json"
+        config.write_text(config.read_text().replace('"projection_dim": 16', '"projection_dim": 24'))
+    with pytest.raises(ValueError, match=r"(?s)The CLIP .*What to do"):
+        load_clip(tmp_path / "clip", CPU)
 
 
 def test_a_folder_without_weights_is_told_what_belongs_there(tmp_path):

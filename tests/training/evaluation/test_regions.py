@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from comfyui_anydressing.training.data.pictures import BadPictureError
 from comfyui_anydressing.training.evaluation.regions import regions_by_pose
 
 SIZE = (200, 100)
@@ -67,13 +68,14 @@ def test_what_is_not_seen_has_no_region(tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{}", "cannot be read"),
-        ('{"people": [{"pose_keypoints_2d": [1, 2]}]}', "cannot be read"),
+        ("{}", "no pose as OpenPose writes it"),
+        ("[" * 100_000, "no pose as OpenPose writes it"),
+        ('{"people": [{"pose_keypoints_2d": [1, 2]}]}', "no pose as OpenPose writes it"),
         (json.dumps({"people": [{"pose_keypoints_2d": [1.0] * 51}]}), "another number of points"),
         (json.dumps({"people": [{"pose_keypoints_2d": [float("nan")] * 75}]}), "another number of points"),
     ],
 )
 def test_a_file_that_is_no_pose_is_named(tmp_path, content, told):
     (tmp_path / "p.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"The pose 'p\.json' .*{told}|{told}"):
+    with pytest.raises(BadPictureError, match=rf"p\.json: it .*{told}"):
         regions_by_pose(tmp_path / "p.json", ["upper"], SIZE)

@@ -7,11 +7,12 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from comfyui_anydressing.training.evaluation.dressed import ALONE, Share, methods_of
+from comfyui_anydressing.training.evaluation.dressed import ALONE, Method, Share, methods_of, named, open_method
 from comfyui_anydressing.training.evaluation.tables import BenchResults, measured, to_csv, to_json, to_text
 from comfyui_anydressing.training.evaluation.worth import BenchMeasurer, Judges, bad_of, figures_of, judges_of
 from PIL import Image
@@ -181,10 +182,8 @@ def test_shares_together_measure_everything_once(bench):
 
 def test_another_s_pictures_are_found_by_their_items_and_not_compared_with_our_noise(bench, tmp_path):
     folder, items = bench
-    told = {"name": "=IP", "folder": str(tmp_path / "rival"), "row": None, "made_from": {}}
-    (folder / "pictures" / "ip").mkdir()
-    (folder / "pictures" / "ip" / "method.json").write_text(json.dumps(told))
-    draw_person(tmp_path / "rival" / f"{items[0].id}.jpg", own(items[0], 0))
+    draw_person(tmp_path / "rival" / f"{items[0].id}.JPG", own(items[0], 0))
+    open_method(folder, Method("=IP", tmp_path / "rival", is_ours=False))
     found = results(folder, items)
     rival = next(one for one in found.methods if not one.method.is_ours)
     assert rival.pictures == 1
@@ -205,9 +204,76 @@ def test_the_json_says_what_and_by_whom(bench):
     assert good["count"] == 2
 
 
-def test_without_a_pose_beside_a_picture_regions_by_pose_are_refused(bench):
+def test_a_picture_without_a_pose_is_named_where_regions_are_found_by_pose(bench):
     folder, items = bench
-    with pytest.raises(
-        ValueError, match=r"has no pose.\nRegions are found by pose, and 0000-0_keypoints\.json is not beside it"
-    ):
-        results(folder, items, Judges(ColourClip(), by="pose"))
+    found = results(folder, items, Judges(ColourClip(), by="pose"))
+    assert [one.pictures for one in found.methods] == [0, 0, 0]
+    bad = bad_of(folder, found.methods[0].method, items)
+    assert bad[items[0].id] == "its pose, 0000-0_keypoints.json, is not beside it"
+
+
+def test_figures_of_other_judges_do_not_count(bench):
+    """A share that another process still has to measure is not told by what an earlier CLIP said."""
+    folder, items = bench
+    results(folder, items)
+
+    class Other(ColourClip):
+        sha256 = "e" * 64
+
+    first = results(folder, items, Judges(Other(), Head(), RowsParser()), Share(0, 2))
+    assert sum(one.pictures for one in first.methods) == 6
+    assert results(folder, items).methods[0].pictures == 4
+
+
+def test_a_picture_that_is_gone_has_no_figures(bench):
+    folder, items = bench
+    results(folder, items)
+    (folder / "pictures" / "good" / f"{items[0].id}.png").unlink()
+    assert results(folder, items).methods[2].pictures == 3
+
+
+def test_a_broken_picture_of_nobody_dressed_costs_leakage_alone(bench):
+    folder, items = bench
+    (folder / "pictures" / "plain" / f"{items[0].id}.png").write_bytes(b"")
+    good = results(folder, items).methods[2]
+    assert good.pictures == 4
+    assert "leakage" not in good.figures[items[0].id]
+    assert "leakage" in good.figures[items[1].id]
+
+
+def test_a_garment_without_others_of_its_kind_is_no_nearest_one(tmp_path):
+    items = draw_bench(tmp_path, "single", ["upper"], {"good": own}, outfits=1)
+    methods = methods_of(tmp_path / "single")
+    BenchMeasurer(tmp_path / "single", items, JUDGES, SIZE).measure(methods)
+    assert "own garment nearest" not in figures_of(tmp_path / "single", methods[0], items)[items[0].id]
+
+
+def test_the_worst_are_those_of_which_nothing_was_found(bench):
+    folder, items = bench
+    draw_person(folder / "pictures" / "good" / f"{items[2].id}.png", {})
+    name, ranked = results(folder, items).by_item("CLIP-I*")
+    assert name == "good"
+    assert ranked[-1] == items[2]
+    assert len(ranked) == 4
+
+
+def test_damaged_figures_are_made_again(bench):
+    folder, items = bench
+    results(folder, items)
+    (folder / "figures" / "good" / f"{items[0].id}.json").write_text('{"key": "x", "fig')
+    assert results(folder, items).methods[2].pictures == 4
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "", "a\nb", "x" * 61, " a"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(ValueError, match="cannot be a method's name"):
+        named(name)
+
+
+def test_a_row_of_table_3_is_of_one_method_and_stays(bench):
+    folder, _ = bench
+    good = next(one for one in methods_of(folder) if one.name == "good")
+    open_method(folder, replace(good, row="gtl"))
+    assert open_method(folder, good).row == "gtl"
+    with pytest.raises(ValueError, match=r"--row gtl is taken\.\nIt is that of 'good'"):
+        open_method(folder, replace(next(one for one in methods_of(folder) if one.name == "bad"), row="gtl"))
