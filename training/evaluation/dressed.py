@@ -180,6 +180,9 @@ def dress_items(
             raise StoppedError(what, done, len(own))
 
     method.folder.mkdir(parents=True, exist_ok=True)
+    if share.ranks == 1:  # nobody else is writing: these are what a kill left behind
+        for path in method.folder.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
     for start in range(0, len(todo), at_once):
         course.go_on(what, done, len(own))
         some = todo[start : start + at_once]
