@@ -98,18 +98,19 @@ class BenchMeasurer:
         sources = {one: Source.find(one.image, folder / one.image) for one in worn}
         looks = [judges.clip.of_pictures([np.array(upright(source))])[0] for source in sources.values()]
         self._lain = {one: _lain(sources[one], look, size) for one, look in zip(worn, looks, strict=True)}
+        self._others = {garment: self._distractors(garment) for garment in worn}
         self._texts: dict[str, Tensor] = {}
+        self._undressed: tuple[Path, tuple[Pixels, list[Mask]] | None] | None = None  # the last one
 
     def measure(self, methods: Sequence[Method], share: Share = ALONE, course: Course = UNWATCHED) -> None:
         """Measure what is there and not yet measured of this process' share, and keep it."""
         plain = next((one for one in methods if one.kind == "plain"), None)
-        write_atomically(
-            self.folder / JUDGES, json.dumps(self.judges.told, indent=1).encode()
-        )  # others' figures are void
+        # From now on figures of other judges are void.
+        write_atomically(self.folder / JUDGES, json.dumps(self.judges.told, indent=1).encode())
         todo = [
             (method, item, path)
-            for method in methods
             for item in share.of(self.items)
+            for method in methods  # of one item, since all of ours are compared with the same picture undressed
             if (path := method.picture(item.id)) is not None
         ]
         for some in course.batches("measuring", todo, 8):
@@ -164,7 +165,7 @@ class BenchMeasurer:
         lain = {place: self._lain[item.garments[place]] for place in found}
         masks = {place: torch.from_numpy(mask) for place, mask in found.items()}
         palettes = [palette_error(unit, masks[place], one.picture, one.mask) for place, one in lain.items()]
-        others = {place: self._others(item.garments[place]) for place in lain}
+        others = {place: self._others[item.garments[place]] for place in lain}
         first = [
             float(rank_among(parts[place], one.look, others[place]) == 0)
             for place, one in lain.items()
@@ -208,22 +209,29 @@ class BenchMeasurer:
         """Against the picture undressed, away from where garments are in either."""
         if self.judges.by == "pose":
             return {}
-        try:
-            source = Source.find(undressed.name, undressed)
-            plain = np.array(upright(source))
-        except BadPictureError:  # which is told of the picture undressed itself
+        if self._undressed is None or self._undressed[0] != undressed:
+            self._undressed = (undressed, self._seen_undressed(item, undressed))
+        seen = self._undressed[1]
+        if seen is None or seen[0].shape != picture.shape:
             return {}
-        if plain.shape != picture.shape:
-            return {}
-        before = self._regions(item, source, undressed, plain)
-        masks = [*found.values(), *before.values()]
+        plain, before = seen
+        masks = [*found.values(), *before]
         if not masks:
             return {}
         together = torch.from_numpy(np.logical_or.reduce(masks)).float()[None, None]
         near = torch.nn.functional.max_pool2d(together, 2 * CLOSE + 1, 1, CLOSE)[0, 0] > 0
         return {"leakage": leakage(as_unit(picture), as_unit(plain), near)}
 
-    def _others(self, garment: WornPicture) -> list[Tensor]:
+    def _seen_undressed(self, item: BenchItem, path: Path) -> tuple[Pixels, list[Mask]] | None:
+        """The picture and where garments show in it; None where it cannot be used, which is told of it, itself."""
+        try:
+            source = Source.find(path.name, path)
+            plain = np.array(upright(source))
+        except BadPictureError:
+            return None
+        return plain, list(self._regions(item, source, path, plain).values())
+
+    def _distractors(self, garment: WornPicture) -> list[Tensor]:
         """At most DISTRACTORS looks of other garments of the same slot."""
         own = garment.image
         others = {
