@@ -21,7 +21,6 @@ import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.checkpoint import Checkpoint, load_checkpoint
 from comfyui_anydressing.anydressing_core.digests import tensor_digest
-from comfyui_anydressing.anydressing_core.refusals import refusal
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import BaseModel, load_base
@@ -46,7 +45,7 @@ from PIL import Image
 from rich.console import Console
 
 from .outfit_sheet import bench_sheet
-from .study import StudyPage
+from .study import StudyPage, chosen_arms
 
 DEMO = CHECKOUT / "demo"
 BASE = DEMO / "paper_doll_base.safetensors"
@@ -161,11 +160,9 @@ def _model(run: Path, start: Checkpoint, arm: StudyArm, base: BaseModel) -> tupl
 
 def _arms(only: Sequence[str] | None, seeds: int) -> Iterator[tuple[str, StudyArm, int]]:
     """The first seed of every arm, then the second ..."""
-    for name in only or ():
-        if name not in ARMS:
-            raise refusal("--only:", f"there is no arm {name!r}", f"They are: {', '.join(ARMS)}.", "name one of these.")
+    names = chosen_arms(only, ARMS)
     for seed in range(seeds):
-        yield from ((name, arm, seed) for name, arm in ARMS.items() if name in (only or ARMS) and seed < arm.seeds)
+        yield from ((name, arm, seed) for name, arm in ARMS.items() if name in names and seed < arm.seeds)
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------

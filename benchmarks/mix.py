@@ -3,7 +3,7 @@
 
 python -m benchmarks.ablation train FOLDER --data MANIFEST --mixed MANIFEST --only full --only mix --only mix_jitter
 python -m benchmarks.ablation measure FOLDER --outfits 100 --only full --only mix --only mix_jitter
-python -m benchmarks.mix FOLDER
+python -m benchmarks.mix page FOLDER
 """
 
 from __future__ import annotations
@@ -22,10 +22,19 @@ CHANGES = (("full", "mix"), ("full", "mix_jitter"), ("mix", "mix_jitter"))
 PAGE_OF_MIX = StudyPage("mix", {name: ARMS[name].title for name in (SAW_PAIRS, *MIXED)}, CHANGES)
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main() -> None:
+    """What the paper's own mix of training data is worth."""
+
+
+@app.command()
 def page(folder: Path) -> None:
     """Write mix.json and mix.jpg in docs/evidence from the figures in FOLDER, and their tables into mix.md there."""
     print(PAGE_OF_MIX.write(folder, PAGE, lambda names: sheet(folder, names)))
 
 
 if __name__ == "__main__":
-    typer.run(page)
+    app()

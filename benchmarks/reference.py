@@ -32,7 +32,6 @@ from comfyui_anydressing.anydressing_core.reference_attention import (
     garment_bias,
     garments_part,
 )
-from comfyui_anydressing.anydressing_core.refusals import refusal
 from comfyui_anydressing.anydressing_core.sites import AttentionSite
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
@@ -65,7 +64,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .outfit_sheet import bench_sheet
-from .study import StudyPage
+from .study import StudyPage, chosen_arms
 from .style_lora import merge, train
 
 DEMO = CHECKOUT / "demo"
@@ -285,9 +284,7 @@ def measure(
     device: Device = "auto",
 ) -> None:
     """Dress held-out people in every arm's way, and measure; pictures that are there are kept."""
-    for name in only or ():
-        if name not in ARMS:
-            raise refusal("--only:", f"there is no arm {name!r}", f"They are: {', '.join(ARMS)}.", "name one of these.")
+    names = chosen_arms(only, ARMS)
     chosen = hardware_of(precision, device)
     plain = load_base(BASE, chosen.for_file("fp32"))
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
@@ -295,7 +292,7 @@ def measure(
     display = open_display(Console())
     course = Course(display.work)
     trained = dressing_model(load_file(FILE), plain)
-    for name in only or ARMS:
+    for name in names:
         arm = ARMS[name]
         print(f"== {name}: {arm.title}", flush=True)
         base = _in_style(folder, chosen, course) if arm.style else plain

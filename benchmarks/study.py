@@ -100,6 +100,17 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
+def chosen_arms(only: Sequence[str] | None, arms: Iterable[str]) -> list[str]:
+    """The arms that --only names, all without it. Raises ValueError for a name that is none."""
+    known = list(arms)
+    for name in only or ():
+        if name not in known:
+            raise refusal(
+                "--only:", f"there is no arm {name!r}", f"They are: {', '.join(known)}.", "name one of these."
+            )
+    return list(only or known)
+
+
 def read_row(folder: Path, name: str, title: str) -> ArmRow:
     """All runs of an arm, NAME-SEED.json in a folder."""
     runs: dict[int, dict[str, dict[str, float]]] = {}

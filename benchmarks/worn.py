@@ -20,7 +20,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
-from comfyui_anydressing.anydressing_core.refusals import refusal
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import load_base
@@ -34,7 +33,7 @@ from comfyui_anydressing.training.progress import Course
 from comfyui_anydressing.training.run.display import open_display
 from rich.console import Console
 
-from .study import StudyPage
+from .study import StudyPage, chosen_arms
 
 DEMO = CHECKOUT / "demo"
 BASE, FILE = DEMO / "paper_doll_base.safetensors", DEMO / "anydressing" / "paper_doll.safetensors"
@@ -74,16 +73,14 @@ def measure(
     device: Device = "auto",
 ) -> None:
     """Dress held-out people in every arm's way, and measure; pictures that are there are kept."""
-    for name in only or ():
-        if name not in ARMS:
-            raise refusal("--only:", f"there is no arm {name!r}", f"They are: {', '.join(ARMS)}.", "name one of these.")
+    names = chosen_arms(only, ARMS)
     base = load_base(BASE, hardware_of(precision, device).for_file("fp32"))
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     display = open_display(Console())
     checkpoint = load_file(FILE)
     dresser, course = dressing_model(checkpoint, base), Course(display.work)
-    for name in only or ARMS:
+    for name in names:
         arm, pictures = ARMS[name], folder / "pictures" / name
         print(f"== {name}: {arm.title}", flush=True)
         plan = BenchPlan(outfits, replace(SETTINGS, threshold=arm.threshold), ("upper", "lower"), ("masked", "free"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -43,3 +44,8 @@ def jpeg_bytes(picture: Image.Image, quality: int = 95) -> bytes:
     content = io.BytesIO()
     picture.save(content, "jpeg", quality=quality, subsampling=0)
     return content.getvalue()
+
+
+def embedded_jpeg(picture: Image.Image, quality: int) -> str:
+    """The same in base64, as a page of HTML holds it."""
+    return base64.b64encode(jpeg_bytes(picture, quality)).decode()

@@ -132,6 +132,20 @@ class Studio:
         return self.stock("nodes_model_downscale", "PatchModelAddDownscale", model, **shrunk, **methods)
 
     @staticmethod
+    def breaking(model, call):
+        """A clone whose U-Net breaks off in this call."""
+
+        def broken(apply_model, args):
+            broken.calls += 1
+            if broken.calls == call:
+                raise InterruptedError
+            return apply_model(args["input"], args["timestep"], **args["c"])
+
+        broken.calls, clone = 0, model.clone()
+        clone.set_model_unet_function_wrapper(broken)
+        return clone
+
+    @staticmethod
     @torch.inference_mode()
     def run(node, *args, **kwargs):
         """Execute a node, V3 or V1, as ComfyUI does; returns its first output."""

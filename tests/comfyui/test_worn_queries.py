@@ -60,18 +60,8 @@ def test_a_run_forgets_at_its_end_and_a_broken_one_too(studio, states):
     model = dressed(studio, THRESHOLD)
     want = studio.sample(model, **STEPS)
     assert torch.equal(want, studio.sample(model, **STEPS))
-
-    def broken(apply_model, args):
-        broken.calls += 1
-        if broken.calls == 3:
-            raise InterruptedError
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    broken.calls = 0
-    breaking = model.clone()
-    breaking.set_model_unet_function_wrapper(broken)
     with pytest.raises(InterruptedError):
-        studio.sample(breaking, **STEPS)
+        studio.sample(studio.breaking(model, call=3), **STEPS)
     assert torch.equal(want, studio.sample(model, **STEPS))
     gc.collect()
     assert not any(state() for state in states[0])

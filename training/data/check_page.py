@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from ...anydressing_core.heat_maps import COLOURS
 from ...anydressing_core.latents import Size
 from ..pages import page
-from ..picture_files import jpeg_bytes
+from ..picture_files import embedded_jpeg
 from .check_sheet import draw_person, evenly
 from .findings import KINDS, Note
 from .opening import OpenedPerson, by
@@ -79,7 +78,7 @@ def _card(person: OpenedPerson, resolution: Size, notes: Sequence[Note]) -> dict
 def _thumbnail(person: OpenedPerson, resolution: Size) -> str:
     drawn = draw_person(person, resolution)
     size = (round(drawn.width * THUMBNAIL / drawn.height), THUMBNAIL)
-    return base64.b64encode(jpeg_bytes(drawn.resize(size, Image.Resampling.LANCZOS), quality=80)).decode()
+    return embedded_jpeg(drawn.resize(size, Image.Resampling.LANCZOS), quality=80)
 
 
 def _css(place: int) -> str:

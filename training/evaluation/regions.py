@@ -26,7 +26,7 @@ RegionsBy = Literal["parser", "pose"]
 BODY_25, COCO_18 = 25, 18
 """How many points OpenPose's models find, which tells the models apart; their first fifteen differ by the hip's middle."""
 
-NOSE, NECK, SHOULDERS, ELBOWS, WRISTS = 0, 1, (2, 5), (3, 6), (4, 7)
+NECK, SHOULDERS, ELBOWS, WRISTS = 1, (2, 5), (3, 6), (4, 7)
 HIPS = {BODY_25: (9, 12), COCO_18: (8, 11)}
 KNEES = {BODY_25: (10, 13), COCO_18: (9, 12)}
 ANKLES = {BODY_25: (11, 14), COCO_18: (10, 13)}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,7 +17,7 @@ from ...anydressing_core.pixels import Pixels
 from ..data.check_sheet import evenly
 from ..data.pictures import Source, upright
 from ..pages import page
-from ..picture_files import jpeg_bytes, read_grey
+from ..picture_files import embedded_jpeg, read_grey
 from .dressed import Method
 from .items import BENCH_WORDS, BenchItem
 from .tables import BETTER_LESS, ROW_NAMES, SCORES, TABLE_1, TABLE_3, BenchResults, Measured, told
@@ -192,4 +191,4 @@ def _opened(path: Path) -> Pixels:
 
 
 def _embedded(picture: Pixels) -> str:
-    return base64.b64encode(jpeg_bytes(Image.fromarray(picture), quality=85)).decode()
+    return embedded_jpeg(Image.fromarray(picture), quality=85)

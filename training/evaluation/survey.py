@@ -8,7 +8,6 @@ in an order of her own, drawn from the seed and her name: `order_of` draws it ag
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import math
@@ -27,7 +26,7 @@ from ...anydressing_core.digests import content_key
 from ...anydressing_core.refusals import quote, refusal
 from ..data.pictures import BadPictureError, Source, upright
 from ..pages import page
-from ..picture_files import jpeg_bytes
+from ..picture_files import embedded_jpeg
 from ..places import replaces, require_there
 from ..text_files import read_text
 from .dressed import Method, methods_of
@@ -210,7 +209,7 @@ def _embedded(path: Path, height: int) -> str:
         remedy = "make it again, or take it away: its set is then not shown."
         raise refusal(f"The picture {str(path)!r}", "cannot be shown", f"{error.why}.", remedy) from error
     picture.thumbnail((2 * height, height), Image.Resampling.LANCZOS)
-    return base64.b64encode(jpeg_bytes(picture, quality=85)).decode()
+    return embedded_jpeg(picture, quality=85)
 
 
 # ---- counting -------------------------------------------------------------------------------------------------------
