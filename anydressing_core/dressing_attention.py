@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from .garment_kv import Attend, GarmentKV, scaled_dot_product, split_heads, whose, widen_query
-from .worn_queries import all_of, some_of
 
 REGION_BIAS = 30.0
 """What a pixel outside a garment's region subtracts from that garment's logits; exp(-30) is 1e-13."""
@@ -25,22 +24,15 @@ def garment_attention(
     garments: GarmentKV,
     *,
     regions: Tensor | None = None,
-    queries: Tensor | None = None,
     attend: Attend = scaled_dot_product,
 ) -> tuple[Tensor, Tensor | None]:
     """The second term of Eq. 6 without its strength, and the maps A_k (Eq. 7-8).
 
     query: (B, L, C), projected by the frozen W_q. regions: (B or 1, L, N) in [0, 1], garment k's region mask on the
-    site's grid; given exactly when `garments` was laid out with biases. Outside every region the term is zero. queries:
-    (B, K) long, those of the L that are computed; of the others term and maps are zero (see `worn_queries`).
+    site's grid; given exactly when `garments` was laid out with biases. Outside every region the term is zero.
     Returns the term (B, L, C), before the output projection, and A (B, L, N) averaged over heads in fp32, or None
     when `garments` was laid out without maps.
     """
-    if queries is not None:
-        own = None if regions is None else some_of(regions, queries)
-        term, maps = garment_attention(some_of(query, queries), garments, regions=own, attend=attend)
-        length = query.shape[1]
-        return all_of(term, queries, length), None if maps is None else all_of(maps, queries, length)
     columns, heads = garments.columns, garments.heads
     batch = query.shape[0]
     key, value = garments.key.expand(batch, -1, -1), garments.value.expand(batch, -1, -1)

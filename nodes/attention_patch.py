@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.patcher_extension
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..anydressing_core.reference_attention import fair_weight
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
-from ..anydressing_core.worn_queries import WornQueries
+from ..anydressing_core.worn_queries import WornStates
 from .bank import Wardrobe
 from .conditions import KEY, positive_rows, publish, tiles_of, watch_conditions
 from .dressed_call import RECORDER, DressedCall, Span, Worn, runs_of
@@ -50,6 +50,16 @@ class Strengths:
     reference: float
 
 
+class Sparing(NamedTuple):
+    """How garments are kept to where they are worn, as `WornQueries` takes it: threshold 0 is everywhere, every 1 each step."""
+
+    threshold: float
+    every: int
+
+
+EVERYTHING = Sparing(0.0, 1)
+
+
 def dress_model(
     model: Any,
     shape: UNetShape,
@@ -57,16 +67,13 @@ def dress_model(
     wardrobe: Any,
     strengths: Strengths,
     timing: GarmentTiming,
-    threshold: float = 0.0,
+    sparing: Sparing = EVERYTHING,
 ) -> Any:
-    """Return a clone of MODEL that wears the garments; `wardrobe` is the ModelPatcher from `make_wardrobe`.
-
-    threshold: of `WornQueries`; 0 computes a file's term everywhere.
-    """
+    """Return a clone of MODEL that wears the garments; `wardrobe` is the ModelPatcher from `make_wardrobe`."""
     dressed = model.clone()
     watch_conditions(dressed)
     watch_run(dressed)
-    dressing = Dressing(shape, garments, wardrobe.model, strengths, timing, threshold)
+    dressing = Dressing(shape, garments, wardrobe.model, strengths, timing, sparing)
     dressed.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, dressing)
     dressed.set_additional_models(KEY, [*dressed.get_additional_models_with_key(KEY), wardrobe])
     return dressed
@@ -100,9 +107,9 @@ class Dressing:
         wardrobe: Wardrobe,
         strengths: Strengths,
         timing: GarmentTiming,
-        threshold: float,
+        sparing: Sparing,
     ) -> None:
-        self.shape, self.strengths, self.timing, self.threshold = shape, strengths, timing, threshold
+        self.shape, self.strengths, self.timing, self.sparing = shape, strengths, timing, sparing
         self._wardrobe = weakref.ref(wardrobe)  # packs keep transformer_options, and us in it, beyond the MODEL's end
         self.timings = [GarmentTiming(garment.start, garment.end) for garment in garments]
         self.regions = [garment.region for garment in garments]
@@ -155,9 +162,8 @@ class Dressing:
         strength = torch.tensor(self.strengths.trained, device=x.device)
         trained = self.wardrobe.trained
         size = (x.shape[-2], x.shape[-1])
-        states = {} if trained is None or _is_compiled(options) else self._states(run, options, rows, active, x)
-        queries = {span: state.chosen(self.shape.sites, size) for span, state in states.items()}
-        worn = Worn(self, self.shape, rows * tiles, active, regions, trained, strength, reference, queries)
+        states = {} if _is_compiled(options) else self._states(run, options, rows, active, x)
+        worn = Worn(self, self.shape, rows * tiles, active, regions, trained, strength, reference, states)
         dressed = DressedCall(worn, x)
         options = dressed.transformer_options(options)
         if _is_compiled(options):
@@ -166,24 +172,24 @@ class Dressing:
         if reference is not None and run is not None:
             conditional = [row if seen else None for row, seen in zip(rows_of(options), rows, strict=True)]
             learn(run, self, conditional, reference, size)
-        for span, state in states.items():
-            state.see(dressed.seen.get(span, {}))
         return out
 
     def _states(
         self, run: SamplingRun | None, options: dict[str, Any], rows: list[bool], active: list[int], x: Tensor
-    ) -> dict[Span, WornQueries]:
-        """What the run knows of where garments are worn, for each run of conditional rows of x."""
-        if run is None or not self.threshold:
+    ) -> dict[Span, WornStates]:
+        """What the run knows of where garments are worn, for each run of conditional rows of x, ready for a step."""
+        if run is None or self.sparing == EVERYTHING:
             return {}
         told, batch = rows_of(options), x.shape[0] // len(rows)
-        states: dict[Span, WornQueries] = {}
+        states: dict[Span, WornStates] = {}
         for first, last, positive in runs_of(rows):
             if positive:
                 who = (self, tuple(told[first:last]), tuple(active))
                 if who not in run.worn:
-                    run.worn[who] = WornQueries(self.threshold)
+                    run.worn[who] = WornStates.of(*self.sparing)
                 states[first * batch, last * batch] = run.worn[who]
+                for state in run.worn[who]:
+                    state.begin(self.shape.sites, (x.shape[-2], x.shape[-1]))
         return states
 
     def _active_garments(self, sampling: Any, options: dict[str, Any]) -> list[int]:

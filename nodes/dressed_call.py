@@ -20,7 +20,7 @@ from ..anydressing_core.canvas import region_on_grid
 from ..anydressing_core.dressing_attention import attention_maps, garment_attention
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import UNetShape
-from ..anydressing_core.worn_queries import Queries
+from ..anydressing_core.worn_queries import WornStates
 from .bank import Bank
 from .conditions import KEY
 from .kernels import attend_with, own_attention, takes_only_plain_heads
@@ -42,8 +42,8 @@ class Worn:
 
     who: tells recorders whose garments these are. rows: for each row of conditions whether it is dressed. active: which of
     who's garments take part. regions: for each condition their masks (N, h, w), None without any. trained, strength: what
-    the file made of them, and lambda. reference: reference attention. queries: of each run of conditional rows, by its first
-    row and the one behind it, those for which the file's term is computed; all of a run that is not there.
+    the file made of them, and lambda. reference: reference attention. states: where each run of conditional rows is known to
+    wear something, by its first row and the one behind it; everything is computed of a run that is not there.
     """
 
     who: object
@@ -54,16 +54,15 @@ class Worn:
     trained: Bank | None
     strength: Tensor
     reference: ReferenceCall | None
-    queries: Mapping[Span, Queries] = field(default_factory=dict[Span, Queries])
+    states: Mapping[Span, WornStates] = field(default_factory=dict[Span, WornStates])
 
 
 class DressedCall:
-    """x: what the U-Net is given, (B, 4, h, w). seen: filled by the call, for each run of conditional rows its sites' A_k."""
+    """x: what the U-Net is given, (B, 4, h, w)."""
 
     def __init__(self, worn: Worn, x: Tensor) -> None:
         self.worn, self.size = worn, x.shape
         self.shape, self.reference = worn.shape, worn.reference
-        self.seen: dict[Span, dict[str, Tensor]] = {}
         self._grids = {site.key: site.grid(x.shape[-2], x.shape[-1]) for site in worn.shape.sites}
 
     def transformer_options(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +140,10 @@ class DressedCall:
         k, v = _row_by_row(k, q), _row_by_row(v, q)
 
         def joint(place: int) -> Tensor:
-            out, maps = reference.joint(key, grid, q, k, v, spans[place], attend_with(extra, True))
+            span = spans[place]
+            state = self._state(key, q, span)
+            attends = (attend_with(extra, True), attend_with(extra, False))
+            out, maps = reference.joint(key, grid, q, k, v, span, attends, None if state is None else state.reference)
             if self.worn.trained is None:
                 self._tell(key, maps, extra)
             return out
@@ -177,18 +179,22 @@ class DressedCall:
         garments = self.worn.trained.at(key, q).select(self.worn.active)
         regions = self._regions_at_site(key, q, extra)
         terms: list[tuple[slice, Tensor]] = []
-        whole = q.shape[:2] == (self.size[0], math.prod(self._grids[key]))  # neither tiled nor merged nor shrunk
         for span in spans:
             masks = None if regions is None else regions[span]
-            attend, ends = attend_with(extra, garments.columns.widened), (span.start, span.stop)
-            queries = self.worn.queries.get(ends, {}).get(key) if whole else None
-            term, maps = garment_attention(q[span], garments, regions=masks, queries=queries, attend=attend)
-            if maps is not None and whole:
-                self.seen.setdefault(ends, {})[key] = maps
+            attend, state = attend_with(extra, garments.columns.widened), self._state(key, q, span)
+            if state is None:
+                term, _ = garment_attention(q[span], garments, regions=masks, attend=attend)
+            else:
+                term, _ = state.trained.term(key, q[span], garments, regions=masks, attend=attend)
             if RECORDER in extra:
                 self._tell(key, attention_maps(q[span], garments, regions=masks, attend=attend), extra)
             terms.append((span, self.worn.strength * term))
         return terms
+
+    def _state(self, key: str, q: Tensor, span: slice) -> WornStates | None:
+        """What is known of where these rows wear something; nothing where tokens are tiled, merged or shrunk."""
+        whole = q.shape[:2] == (self.size[0], math.prod(self._grids[key]))
+        return self.worn.states.get((span.start, span.stop)) if whole else None
 
     def _tell(self, key: str, maps: Tensor, extra: dict[str, Any]) -> None:
         if RECORDER in extra:

@@ -22,6 +22,7 @@ from ..anydressing_core.reference_attention import (
     reference_attention,
 )
 from ..anydressing_core.sites import AttentionSite, UNetShape
+from ..anydressing_core.worn_queries import WornQueries
 from .sampling_run import Row, SamplingRun
 
 Grid = tuple[int, int]
@@ -57,11 +58,25 @@ class ReferenceCall:
     looks: list[Tensor] = field(default_factory=list[Tensor])
 
     def joint(
-        self, site: str, grid: Grid | None, q: Tensor, k: Tensor, v: Tensor, span: slice, attend: Attend
+        self,
+        site: str,
+        grid: Grid | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        span: slice,
+        attends: tuple[Attend, Attend],
+        worn: WornQueries | None,
     ) -> tuple[Tensor, Tensor]:
-        """Z and A of some rows of q, k, v: (B, L, C) and (B, L, N)."""
+        """Z and A of some rows of q, k, v: (B, L, C) and (B, L, N). attends: with widened heads, and with plain ones. worn:
+        where these rows wear something, when it is known.
+        """
         garments, bias = self._at(site, grid, q, span)
-        return reference_attention(q[span], k[span], v[span], garments, bias, attend=attend)
+        attend, plain = attends
+        q, k, v = q[span], k[span], v[span]
+        if worn is None:
+            return reference_attention(q, k, v, garments, bias, attend=attend)
+        return worn.joint(site, q, k, v, garments, bias, attend=attend, plain=plain)
 
     def part(self, site: str, grid: Grid | None, q: Tensor, k: Tensor, span: slice, attend: Attend) -> GarmentsPart:
         """The garments' part alone, of some rows."""

@@ -15,7 +15,7 @@ import comfy.patcher_extension
 from torch import Tensor
 
 from ..anydressing_core.places import Places
-from ..anydressing_core.worn_queries import WornQueries
+from ..anydressing_core.worn_queries import WornStates
 from .conditions import CALL, KEY, Area, ConditionCall, publish
 
 RUN = "anydressing_run"
@@ -34,8 +34,8 @@ class SamplingRun:
     batch: int
     whole: Area
     places: defaultdict[tuple[object, Row], Places] = field(default_factory=lambda: defaultdict(Places))
-    worn: dict[tuple[object, tuple[Row, ...], tuple[int, ...]], WornQueries] = field(
-        default_factory=dict[tuple[object, tuple[Row, ...], tuple[int, ...]], WornQueries]
+    worn: dict[tuple[object, tuple[Row, ...], tuple[int, ...]], WornStates] = field(
+        default_factory=dict[tuple[object, tuple[Row, ...], tuple[int, ...]], WornStates]
     )
 
 

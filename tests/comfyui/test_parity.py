@@ -13,7 +13,7 @@ import torch
 from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, project_garment, split_heads
 from comfyui_anydressing.anydressing_core.lora import stack_loras
 from comfyui_anydressing.anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE, reference_sites
-from comfyui_anydressing.anydressing_core.worn_queries import WornQueries
+from comfyui_anydressing.anydressing_core.worn_queries import WornStates
 from comfyui_anydressing.training.base.schedule import NoiseSchedule
 from comfyui_anydressing.training.model.adapter import Adapter
 from comfyui_anydressing.training.model.dressing import DressingModel
@@ -93,7 +93,8 @@ def trainers_garments(studio, unet, checkpoint, pictures, slots):
         to_k, to_v = checkpoint.to_k(site.key), checkpoint.to_v(site.key)
         pairs = [project_garment(f[None], to_k, to_v) for f in features[site.key]]
         keys, values = zip(*pairs, strict=True)
-        garments[site.key] = garment_kv(keys, values, checkpoint.info.unet.heads, null=checkpoint.null(site.key))
+        null, maps = checkpoint.null(site.key), checkpoint.info.null_token
+        garments[site.key] = garment_kv(keys, values, checkpoint.info.unet.heads, null=null, maps=maps)
     return features, garments
 
 
@@ -143,10 +144,13 @@ def test_dressed_predictions_agree(studio, diffusers_unet, count, null, variant)
 
 
 @pytest.mark.holds("training on diffusers")
+@pytest.mark.parametrize("sparing", [None, (0.7, 2)], ids=["everywhere", "where worn"])
 @pytest.mark.parametrize("both", [False, True], ids=["reference alone", "with a file"])
 @torch.inference_mode()
-def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet, both):
-    """Each step takes the nearest level of noise, and the places that the steps before it have found."""
+def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet, both, sparing):
+    """Each step takes the nearest level of noise, and the places that the steps before it have found; and where garments were
+    worn, too, when they are computed there alone.
+    """
     file = studio.random_file("both") if both else studio.no_file
     slots, pictures = SLOTS[:2], [studio.picture(seed) for seed in range(2)]
     options = {"clip": studio.clip, "reference": both, "size": "custom", "width": 64, "height": 96}
@@ -154,8 +158,11 @@ def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet
         studio.garment(slot, file=file, image=picture, words=words, **options)
         for slot, picture, words in zip(slots, pictures, ("striped polo shirt", ""), strict=True)
     ]
-    calls = [call for call in every_call(studio, studio.dress(garments=worn), steps=4) if call[0] == "positive"]
-    assert len(calls) == 4
+    dressed = studio.dress(garments=worn)
+    if sparing is not None:
+        spare(dressed, *sparing)
+    calls = [call for call in every_call(studio, dressed, steps=5) if call[0] == "positive"]
+    assert len(calls) == 5
 
     latents = torch.cat([studio.vae.encode(picture) for picture in pictures]) * 0.18215
     outfits = Outfits(latents, slots, torch.tensor([[0, 1]]))
@@ -176,38 +183,50 @@ def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet
         read, weights, (12, 8), torch.stack(embedded)[None], torch.ones(1, 2).bool(), NoiseSchedule.sd15(), worn[0].unet
     )
     trained = trainers_garments(studio, diffusers_unet, file.checkpoint, pictures, slots)[1] if both else {}
+    states = None if sparing is None else WornStates.of(*sparing)
     for _, x, timestep, text, noise in calls:
-        role = DressingRole(trained, 0.7, reference.step(int(timestep), (12, 8)))
+        for state in states or ():
+            state.begin(worn[0].unet.sites, (12, 8))
+        role = DressingRole(trained, 0.7, reference.step(int(timestep), (12, 8)), states)
         ours = dressed_prediction(diffusers_unet, x, timestep, text, role)
         torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
         reference.took(role.reference)
     assert reference.places.among([0, 1]).std() > 1e-3
+    if states is not None:
+        assert min(share for steps in states.reference.computed.values() for share in steps[2:]) < 0.9
 
 
 @pytest.mark.holds("training on diffusers")
+@pytest.mark.parametrize("every", [1, 2])
 @torch.inference_mode()
-def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, diffusers_unet):
-    """Each step computes the file's term for the queries that wore something in the step before."""
+def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, diffusers_unet, every):
+    """Each step, or every second, computes the file's term for the queries that wore something in the step before."""
     file = studio.random_file("worn")
     slots, pictures = SLOTS[:2], [studio.picture(seed) for seed in range(2)]
     worn = [studio.garment(slot, file=file, image=picture) for slot, picture in zip(slots, pictures, strict=True)]
     dressed = studio.dress(garments=worn, strength=0.7)
-    for dressing in importlib.import_module("comfyui_anydressing.nodes.attention_patch").dressings_of(dressed):
-        dressing.threshold = THRESHOLD
-    calls = [call for call in every_call(studio, dressed, steps=4) if call[0] == "positive"]
+    spare(dressed, THRESHOLD, every)
+    calls = [call for call in every_call(studio, dressed, steps=6) if call[0] == "positive"]
 
     latents = torch.cat([studio.vae.encode(picture) for picture in pictures]) * 0.18215
     adapter = Adapter(file.checkpoint.info, diffusers_unet)
     adapter.load(file.checkpoint)
     model = DressingModel(diffusers_unet, adapter)
-    garments, queries = model.garments(Outfits(latents, slots, torch.tensor([[0, 1]]))), WornQueries(THRESHOLD)
+    garments, states = model.garments(Outfits(latents, slots, torch.tensor([[0, 1]]))), WornStates.of(THRESHOLD, every)
     for _, x, timestep, text, noise in calls:
-        role = DressingRole(garments, 0.7, queries=queries.chosen(file.checkpoint.info.unet.sites, (12, 8)))
-        ours = dressed_prediction(diffusers_unet, x, timestep, text, role)
+        states.trained.begin(file.checkpoint.info.unet.sites, (12, 8))
+        ours = dressed_prediction(diffusers_unet, x, timestep, text, DressingRole(garments, 0.7, worn=states))
         torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
-        queries.see(role.maps)
-    shares = [share for steps in queries.computed.values() for share in steps[2:]]
-    assert min(shares) < 0.9
+    shares = [share for steps in states.trained.computed.values() for share in steps[2:]]
+    assert 0 < min(share for share in shares if share) < 0.9
+    assert (0 in shares) == (every == 2)
+
+
+def spare(model, threshold, every):
+    """Keep a dressed MODEL's garments to where they are worn."""
+    module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
+    for dressing in module.dressings_of(model):
+        dressing.sparing = module.Sparing(threshold, every)
 
 
 def words_module():

@@ -18,25 +18,27 @@ THRESHOLD = 0.5  # of random numbers, some of which wear something
 
 @pytest.fixture
 def states():
-    """Every `WornQueries` that was made, while anybody keeps it; and the shares that they computed."""
+    """Every `WornQueries` of a file's term that was made, while anybody keeps it; and the shares that they computed."""
     module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
-    made, computed, make = [], [], module.WornQueries
+    made, computed, kind = [], [], module.WornStates
 
-    def remembered(*args):
-        state = make(*args)
-        made.append(weakref.ref(state))
-        computed.append(state.computed)
-        return state
+    class Remembered:
+        @staticmethod
+        def of(*args):
+            states = kind.of(*args)
+            made.append(weakref.ref(states.trained))
+            computed.append(states.trained.computed)
+            return states
 
-    module.WornQueries = remembered
+    module.WornStates = Remembered
     yield made, computed
-    module.WornQueries = make
+    module.WornStates = kind
 
 
-def dressed(studio, threshold, **options):
-    model = studio.dress(**options)
-    for dressing in importlib.import_module("comfyui_anydressing.nodes.attention_patch").dressings_of(model):
-        dressing.threshold = threshold
+def dressed(studio, threshold, every=1, **options):
+    model, module = studio.dress(**options), importlib.import_module("comfyui_anydressing.nodes.attention_patch")
+    for dressing in module.dressings_of(model):
+        dressing.sparing = module.Sparing(threshold, every)
     return model
 
 

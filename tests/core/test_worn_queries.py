@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.dressing_attention import garment_attention
-from comfyui_anydressing.anydressing_core.garment_kv import garment_kv
+from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, scaled_dot_product
+from comfyui_anydressing.anydressing_core.reference_attention import garment_bias, reference_attention
 from comfyui_anydressing.anydressing_core.sites import SD15
 from comfyui_anydressing.anydressing_core.worn_queries import THRESHOLD, WHOLE_STEPS, WornQueries, all_of, some_of
 
@@ -24,30 +27,82 @@ def shown(*places, batch=1, share=0.9):
     return maps.flatten(1, 2)
 
 
+def seen(worn, maps, size=SIZE):
+    """Take a step in which the first site shows these maps."""
+    worn.begin(SITES, size)
+    worn._saw(SITES[0].key, maps)
+
+
 def worn_after(maps, steps=WHOLE_STEPS):
     worn = WornQueries()
     for _ in range(steps):
-        worn.see({SITES[0].key: maps})
+        seen(worn, maps)
     return worn
+
+
+def chosen(worn, size=SIZE):
+    """Which of its queries the first site computes in the next step, (B, K); None for all."""
+    worn.begin(SITES, size)
+    queries = worn._chosen.get(SITES[0].key)
+    return None if queries is None else queries.worn
+
+
+def some_garments(regions=False, null=True):
+    torch.manual_seed(0)
+    key, value = torch.randn(1, 9, 16), torch.randn(1, 9, 16)
+    token = (torch.randn(16), torch.tensor([0.3])) if null else None
+    return garment_kv([key[:, :4], key[:, 4:]], [value[:, :4], value[:, 4:]], 2, null=token, maps=True, biased=regions)
+
+
+def is_chosen(queries):
+    return torch.zeros(len(queries), TOKENS, dtype=torch.bool).scatter(1, queries, value=True)
 
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_the_term_is_the_same_where_it_is_computed_and_zero_elsewhere(regions):
-    torch.manual_seed(0)
-    query, key, value = torch.randn(2, 12, 16), torch.randn(1, 9, 16), torch.randn(1, 9, 16)
-    null = (torch.randn(16), torch.tensor([0.3]))
-    garments = garment_kv(
-        [key[:, :4], key[:, 4:]], [value[:, :4], value[:, 4:]], 2, null=null, maps=True, biased=regions
-    )
-    masks = torch.rand(1, 12, 2) if regions else None
-    queries = torch.tensor([[0, 3, 11], [5, 2, 7]])
+    garments, query = some_garments(regions), torch.randn(2, TOKENS, 16)
+    masks = torch.rand(2, TOKENS, 2) if regions else None
     whole, whole_maps = garment_attention(query, garments, regions=masks)
-    some, some_maps = garment_attention(query, garments, regions=masks, queries=queries)
-    chosen = torch.zeros(2, 12, dtype=torch.bool).scatter(1, queries, value=True)
-    torch.testing.assert_close(some[chosen], whole[chosen])
-    torch.testing.assert_close(some_maps[chosen], whole_maps[chosen])
-    assert not some[~chosen].any()
-    assert not some_maps[~chosen].any()
+    maps = torch.cat([shown((5, 5)), shown((2, 3), (7, 7))])
+    worn, want = worn_after(maps), is_chosen(chosen(worn_after(maps)))
+    worn.begin(SITES, SIZE)
+    some, some_maps = worn.term(SITES[0].key, query, garments, regions=masks)
+    torch.testing.assert_close(some[want], whole[want])
+    torch.testing.assert_close(some_maps[want], whole_maps[want])
+    assert not some[~want].any()
+    assert not some_maps[~want].any()
+    assert want.sum(dim=1).tolist() == [9, 18]
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_reference_attention_is_the_same_where_it_is_computed_and_the_pictures_own_elsewhere(everywhere):
+    garments = some_garments(regions=True, null=False)
+    query, key, value = (torch.randn(2, TOKENS, 16) for _ in range(3))
+    bias = garment_bias(torch.tensor([1.0, 2.0]), None if everywhere else torch.rand(2, TOKENS, 2))
+    whole, whole_maps = reference_attention(query, key, value, garments, bias)
+    maps = torch.cat([shown((5, 5)), shown((2, 3), (7, 7))])
+    worn, want = worn_after(maps), is_chosen(chosen(worn_after(maps)))
+    worn.begin(SITES, SIZE)
+    some, some_maps = worn.joint(SITES[0].key, query, key, value, garments, bias)
+    torch.testing.assert_close(some[want], whole[want])
+    torch.testing.assert_close(some_maps[want], whole_maps[want])
+    torch.testing.assert_close(some[~want], scaled_dot_product(query, key, value, 2)[~want])
+    assert not some_maps[~want].any()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_a_term_is_kept_for_the_steps_between_and_computed_in_every_other(threshold):
+    garments, key = some_garments(), SITES[0].key
+    worn, queries = WornQueries(threshold, every=3), torch.randn(8, 2, TOKENS, 16)
+    terms = []
+    for query in queries:
+        worn.begin(SITES, SIZE)
+        terms.append(worn.term(key, query, garments)[0])
+    same = [torch.equal(a, b) for a, b in pairwise(terms)]
+    assert same == [False, False, True, True, False, True, True]
+    assert [share == 0 for share in worn.computed[key]] == [False, False, False, True, True, False, True, True]
+    if not threshold:
+        torch.testing.assert_close(terms[5], garment_attention(queries[5], garments)[0])
 
 
 def test_what_is_taken_out_comes_back_to_its_place():
@@ -60,19 +115,19 @@ def test_what_is_taken_out_comes_back_to_its_place():
 
 def test_the_first_steps_compute_everywhere():
     for steps in range(WHOLE_STEPS):
-        assert worn_after(shown((5, 5)), steps).chosen(SITES, SIZE) == {}
-    assert set(worn_after(shown((5, 5))).chosen(SITES, SIZE)) == {SITES[0].key}
+        assert chosen(worn_after(shown((5, 5)), steps)) is None
+    assert chosen(worn_after(shown((5, 5)))) is not None
 
 
 def test_a_ring_of_one_token_is_taken_in_and_corners_stay_inside():
-    queries = worn_after(shown((5, 5), (0, 0))).chosen(SITES, SIZE)[SITES[0].key]
+    queries = chosen(worn_after(shown((5, 5), (0, 0))))
     places = {divmod(int(place), GRID[1]) for place in queries[0]}
     around = {(row, column) for row in (4, 5, 6) for column in (4, 5, 6)}
     assert places == around | {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
 def test_below_the_threshold_nothing_is_worn_but_one_query_is_asked():
-    queries = worn_after(shown((5, 5), share=THRESHOLD * 0.9)).chosen(SITES, SIZE)[SITES[0].key]
+    queries = chosen(worn_after(shown((5, 5), share=THRESHOLD * 0.9)))
     assert queries.tolist() == [[5 * GRID[1] + 5]]
 
 
@@ -80,7 +135,7 @@ def test_every_picture_of_a_batch_has_its_own_and_the_largest_decides_how_many()
     maps = shown(batch=2).unflatten(1, GRID)
     maps[0, 5, 5] = 0.4
     maps[1, 2:9, 3:9] = 0.4
-    queries = worn_after(maps.flatten(1, 2)).chosen(SITES, SIZE)[SITES[0].key]
+    queries = chosen(worn_after(maps.flatten(1, 2)))
     assert queries.shape == (2, 9 * 8)
     around = {row * GRID[1] + column for row in (4, 5, 6) for column in (4, 5, 6)}
     assert set(queries[0].tolist()) == around  # as if it were alone; the rest repeats
@@ -88,21 +143,27 @@ def test_every_picture_of_a_batch_has_its_own_and_the_largest_decides_how_many()
 
 
 def test_where_everything_is_worn_all_is_computed():
-    assert worn_after(torch.full((1, TOKENS, 2), 0.4)).chosen(SITES, SIZE) == {}
+    assert chosen(worn_after(torch.full((1, TOKENS, 2), 0.4))) is None
 
 
 def test_what_has_another_number_of_tokens_is_computed_everywhere():
     worn = worn_after(shown((5, 5)))
-    assert worn.chosen(SITES, (48, 32)) == {}
-    worn.see({SITES[0].key: torch.zeros(4, TOKENS // 4, 2)})  # in tiles
-    assert worn.chosen(SITES, SIZE) == {}
+    worn._saw(SITES[0].key, torch.zeros(4, TOKENS // 4, 2))  # in tiles
+    assert chosen(worn) is None
+
+
+def test_a_latent_of_another_size_begins_anew():
+    worn = worn_after(shown((5, 5)))
+    assert chosen(worn, (48, 32)) is None
+    seen(worn, shown((5, 5)))
+    assert chosen(worn) is None
 
 
 def test_a_garment_that_grows_is_followed_a_ring_a_step():
     worn = worn_after(shown((5, 5)))
     for reach in range(1, 4):
-        queries = worn.chosen(SITES, SIZE)[SITES[0].key][0]
+        queries = chosen(worn)[0]
         assert len(queries) == (2 * reach + 1) ** 2
         maps = torch.zeros(1, TOKENS, 2)
         maps[0, queries] = 0.4  # all that is asked answers
-        worn.see({SITES[0].key: maps})
+        worn._saw(SITES[0].key, maps)

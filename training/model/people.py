@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...anydressing_core.latents import Size, latent_size
 from ...anydressing_core.pixels import Pixels, as_pixels
-from ...anydressing_core.worn_queries import WornQueries
+from ...anydressing_core.worn_queries import WornStates
 from ..base.model import BaseModel
 from ..run.noise import noise_seed
 from .dresser import Dresser
@@ -99,13 +99,19 @@ def sample_people(
             tick,
             _kept(group, model.unet.device),
             None if worn is None else model.reference(worn, settings.strength),
-            WornQueries(settings.threshold) if settings.threshold else None,
+            _where_worn(settings),
         )
         for index, (row, person) in enumerate(zip(rows, group, strict=True)):
             pixels = as_pixels(base.decode(sampled.latents[index : index + 1])[0])
             maps = None if sampled.maps is None else sampled.maps[index, : len(person.garments)].cpu()
             pictures[row] = Picture(pixels, maps, sampled.computed)
     return [pictures[row] for row in range(len(people))]
+
+
+def _where_worn(settings: SamplingSettings) -> WornStates | None:
+    if not settings.threshold and settings.every == 1:
+        return None
+    return WornStates.of(settings.threshold, settings.every)
 
 
 def _batches(people: Sequence[Person], batch: int) -> Iterator[list[int]]:

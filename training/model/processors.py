@@ -23,7 +23,7 @@ from ...anydressing_core.lora import grouped_lora
 from ...anydressing_core.places import on_grid, word_maps
 from ...anydressing_core.reference_attention import garment_bias, reference_attention
 from ...anydressing_core.sites import AttentionSite, UNetShape
-from ...anydressing_core.worn_queries import Queries
+from ...anydressing_core.worn_queries import WornStates
 
 Lora = tuple[Tensor, Tensor, Tensor]
 """Stacked for the garments of one call: down (N, rank, C), up (N, C, rank), scale (N,)."""
@@ -77,15 +77,15 @@ class ReferenceStep:
 class DressingRole:
     """DressingNet: attend to the garments at every site.
 
-    garments: site key -> K' and V', none without a file. strength: lambda. reference: what reference mode adds. queries:
-    which of each site's queries the file's term is computed for. maps:
-    filled by the call, site key -> A (B, L, N): of K' and V' where they were laid out with maps, else of the reference.
+    garments: site key -> K' and V', none without a file. strength: lambda. reference: what reference mode adds. worn: where
+    garments are computed; None for everywhere. maps: filled by the call, site key -> A (B, L, N): of K' and V' where they were
+    laid out with maps, else of the reference.
     """
 
     garments: Mapping[str, GarmentKV]
     strength: float
     reference: ReferenceStep | None = None
-    queries: Queries = field(default_factory=dict[str, Tensor])
+    worn: WornStates | None = None
     maps: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
@@ -151,15 +151,23 @@ class SiteProcessor:
         return attn.to_out[0](scaled_dot_product(query, key, value, attn.heads))
 
     def _dressed(self, query: Tensor, key: Tensor, value: Tensor, heads: int, role: DressingRole) -> Tensor:
-        site, step = self.site, role.reference
+        site, step, worn = self.site, role.reference, role.worn
         if step is not None and site.key in step.garments:
             places = None if step.places is None else on_grid(step.places, site.grid(*step.size))
-            bias = garment_bias(step.weights, places)
-            out, role.maps[site.key] = reference_attention(query, key, value, step.garments[site.key], bias)
+            garments, bias = step.garments[site.key], garment_bias(step.weights, places)
+            if worn is None:
+                out, maps = reference_attention(query, key, value, garments, bias)
+            else:
+                out, maps = worn.reference.joint(site.key, query, key, value, garments, bias)
+            role.maps[site.key] = maps
         else:
             out = scaled_dot_product(query, key, value, heads)
         if site.key in role.garments:
-            term, maps = garment_attention(query, role.garments[site.key], queries=role.queries.get(site.key))
+            garments = role.garments[site.key]
+            if worn is None:
+                term, maps = garment_attention(query, garments)
+            else:
+                term, maps = worn.trained.term(site.key, query, garments)
             out = out + role.strength * term
             if maps is not None:
                 role.maps[site.key] = maps

@@ -23,7 +23,7 @@ from ...anydressing_core.defaults import GUIDANCE, STEPS, STRENGTH
 from ...anydressing_core.garment_kv import GarmentKV
 from ...anydressing_core.refusals import refusal
 from ...anydressing_core.sites import UNetShape
-from ...anydressing_core.worn_queries import Queries, WornQueries
+from ...anydressing_core.worn_queries import WornStates
 from ..base.schedule import NoiseSchedule
 from .processors import DressingRole, dressed_prediction
 from .reference import Reference
@@ -39,7 +39,7 @@ class SamplingSettings:
     """How a picture is sampled; the defaults are the paper's (Sec. 5.1).
 
     steps: of DDIM. guidance: omega of Eq. 16; 1 leaves out the unconditional branch. strength: lambda of Eq. 6. seed: of
-    the noise. threshold: of `WornQueries`; 0 computes a file's term everywhere.
+    the noise. threshold, every: of `WornQueries`; 0 and 1 compute garments everywhere, in every step.
     """
 
     steps: int = STEPS
@@ -47,6 +47,7 @@ class SamplingSettings:
     strength: float = STRENGTH
     seed: int = 0
     threshold: float = 0.0
+    every: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps < TIMESTEPS:
@@ -64,8 +65,9 @@ class SamplingSettings:
             )
 
     def told(self) -> dict[str, float]:
-        """What stands beside a picture; as before there was a threshold where there is none."""
-        return {name: value for name, value in asdict(self).items() if name != "threshold" or value}
+        """What stands beside a picture; as before there was a threshold where garments are computed everywhere."""
+        unset = {"threshold": 0.0, "every": 1}
+        return {name: value for name, value in asdict(self).items() if unset.get(name) != value}
 
     @property
     def timesteps(self) -> list[tuple[int, int]]:
@@ -82,8 +84,8 @@ class SamplingSettings:
 class Sampled:
     """latents: (B, 4, h, w), clean. maps: A_k (B, N, h, w) in [0, 1], as `sample_latents` says, or None.
 
-    computed: site key -> the share of its queries for which a file's term was computed, mean over steps, where it was kept
-    to where garments are worn.
+    computed: site key -> the share of its queries for which garments were computed, mean over steps, where they were kept to
+    where they are worn: of a file's term where there is a file.
     """
 
     latents: Tensor
@@ -118,13 +120,13 @@ def sample_latents(
     tick: Tick | None = None,
     kept: Kept | None = None,
     reference: Reference | None = None,
-    worn: WornQueries | None = None,
+    worn: WornStates | None = None,
 ) -> Sampled:
     """Sample clean latents from noise with DDIM (eta = 0) and guidance (Eq. 16).
 
     noise: (B, 4, h, w); the result has its dtype, while the U-Net computes in its own. garments: site key -> K' and V',
     from `DressingModel.garments`; None for nobody dressed.
-    worn: keeps the file's term to where garments are worn; None computes it everywhere.
+    worn: keeps garments to where they are worn; None computes them everywhere.
     kept: inpainting, as ComfyUI's KSampler does it: what stays is noised to each step's level, with the same noise.
     The maps are A_k averaged over all steps and over all m sites, each brought to h x w, as L_loc averages over them
     (Eq. 15); coarse sites blur the mean, yet none is left out. None when K', V' were laid out without maps.
@@ -136,22 +138,21 @@ def sample_latents(
         if kept is not None:
             stays = schedule.add_noise(kept.latents, noise, torch.tensor([timestep]))
             latents = torch.where(kept.anew, latents, stays)
-        queries = {} if worn is None else worn.chosen(sites, size)
-        role = _role(garments, reference, settings, timestep, size, queries)
+        for state in worn or ():
+            state.begin(sites, size)
+        role = _role(garments, reference, settings, timestep, size, worn)
         epsilon = _guided_noise(unet, latents, timestep, prompts, role, settings.guidance)
         clean = schedule.remove_noise(latents, epsilon, torch.tensor([timestep]))
         latents = schedule.add_noise(clean, epsilon, torch.tensor([following]))
         if role is not None and role.reference is not None and reference is not None:
             reference.took(role.reference)
-        if worn is not None and role is not None:
-            worn.see({key: maps for key, maps in role.maps.items() if key in role.garments})
         for site, maps in ({} if role is None else role.maps).items():
             sums[site] = sums.get(site, 0) + maps
         if tick is not None:
             tick(len(latents))
     if kept is not None:
         latents = torch.where(kept.anew, latents, kept.latents)
-    computed = {} if worn is None else {key: sum(shares) / len(shares) for key, shares in worn.computed.items()}
+    computed = {} if worn is None else worn.trained.mean_computed or worn.reference.mean_computed
     return Sampled(latents, _mean_maps(unet, sums, settings.steps, size) if sums else None, computed)
 
 
@@ -161,12 +162,12 @@ def _role(
     settings: SamplingSettings,
     timestep: int,
     size: tuple[int, int],
-    queries: Queries,
+    worn: WornStates | None,
 ) -> DressingRole | None:
     if garments is None and reference is None:
         return None
     step = None if reference is None else reference.step(timestep, size)
-    return DressingRole(garments or {}, settings.strength, step, queries)
+    return DressingRole(garments or {}, settings.strength, step, worn)
 
 
 def _guided_noise(
