@@ -28,7 +28,12 @@ from .latents import Size
 from .reference_attention import reference_attention
 from .sites import AttentionSite
 
-THRESHOLD = 0.1
+THRESHOLD, EVERY = 0.1, 2
+"""Of a file's term."""
+
+REFERENCE_THRESHOLD = 0.3
+"""Of reference attention, whose share is spread wider."""
+
 WHOLE_STEPS = 2
 
 Term = tuple[Tensor, Tensor | None]
@@ -173,7 +178,13 @@ class WornStates(NamedTuple):
     reference: WornQueries
 
     @classmethod
+    def usual(cls) -> WornStates:
+        """As artists have it; docs/evidence/worn.md says why."""
+        return cls(WornQueries(THRESHOLD, EVERY), WornQueries(REFERENCE_THRESHOLD))
+
+    @classmethod
     def of(cls, threshold: float, every: int) -> WornStates:
+        """The same threshold for both."""
         return cls(WornQueries(threshold, every), WornQueries(threshold))
 
 

@@ -129,12 +129,14 @@ class StudyPage:
 
     `figures/NAME.json` keeps what is measured of every outfit: arms that are measured elsewhere, later, meet those of before.
 
-    titles: of the arms, in their order. changes: from which arm to which the page shows what changes, outfit by outfit.
+    titles: of the arms, in their order. changes: from which arm to which the page shows what changes, outfit by outfit. more:
+    columns of the arms beside SHOWN.
     """
 
     name: str
     titles: Mapping[str, str]
     changes: Sequence[tuple[str, str]]
+    more: Sequence[str] = ()
 
     @property
     def begin(self) -> str:
@@ -169,7 +171,7 @@ class StudyPage:
         if (picture := sheet(list(rows))) is not None:
             picture.save(page / f"{self.name}.jpg", quality=88)
         named = [replace(row, title=f"`{name}`: {row.title}") for name, row in rows.items()]
-        tables = f"{_table('arm', named, _figure)}\n{_table('change', changes, _difference)}"
+        tables = f"{_table('arm', named, _figure, self.more)}\n{_table('change', changes, _difference)}"
         write_atomically(path, f"{head}{self.begin}\n\n{tables}\n{self.end}{tail}".encode())
         return tables
 
@@ -205,7 +207,8 @@ def _difference(change: ArmRow, what: str) -> str:
     return f"**{words}**" if sure else words
 
 
-def _table(head: str, rows: Iterable[ArmRow], cell: Callable[[ArmRow, str], str]) -> str:
-    heads = [head, "seeds", *SHOWN]
-    lines = [[row.title, str(len(row.runs)), *(cell(row, what) for what in SHOWN)] for row in rows]
+def _table(head: str, rows: Iterable[ArmRow], cell: Callable[[ArmRow, str], str], more: Sequence[str] = ()) -> str:
+    shown = [*SHOWN, *more]
+    heads = [head, "seeds", *shown]
+    lines = [[row.title, str(len(row.runs)), *(cell(row, what) for what in shown)] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *lines))

@@ -10,20 +10,21 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
-import numpy as np
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.defaults import STRENGTH
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import load_base
 from comfyui_anydressing.training.dressing.finished import dressing_model, load_file
+from comfyui_anydressing.training.model.dresser import Dresser
+from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
 from comfyui_anydressing.training.model.sampling import SamplingSettings
 from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
 from comfyui_anydressing.training.paper_doll.bench.pictures import BenchPlan, make_pictures
@@ -44,21 +45,49 @@ SETTINGS = SamplingSettings(steps=20, guidance=4.0, strength=1.0)
 
 @dataclass(frozen=True)
 class WornArm:
-    """threshold: of `WornQueries`; 0 computes everywhere."""
+    """threshold, every: of `WornQueries`; 0 and 1 compute everywhere, in every step. by: a file's term, or reference attention.
+    steps: of the sampling.
+    """
 
     title: str
-    threshold: float
+    threshold: float = 0.0
+    every: int = 1
+    by: Literal["file", "reference"] = "file"
+    steps: int = 20
 
 
 ARMS: Mapping[str, WornArm] = MappingProxyType(
     {
-        "everywhere": WornArm("the shipped file, its term at every query", 0.0),
+        "everywhere": WornArm("the shipped file, its term at every query"),
         "tau_005": WornArm("where more than .05 is worn, and a ring around", 0.05),
         "tau_01": WornArm("where more than .1 is worn", 0.1),
         "tau_03": WornArm("where more than .3 is worn", 0.3),
+        "every_2": WornArm("everywhere, every second step", every=2),
+        "every_3": WornArm("everywhere, every third step", every=3),
+        "tau_01_every_2": WornArm("where more than .1 is worn, every second step", 0.1, 2),
+        "tau_03_every_2": WornArm("where more than .3 is worn, every second step", 0.3, 2),
+        "tau_01_every_3": WornArm("where more than .1 is worn, every third step", 0.1, 3),
+        "few": WornArm("eight steps, everywhere", steps=8),
+        "few_tau_01_every_2": WornArm("eight steps, where more than .1 is worn, every second step", 0.1, 2, steps=8),
+        "ref_everywhere": WornArm("reference mode, at every query", by="reference"),
+        "ref_tau_005": WornArm("reference mode, where more than .05 is worn", 0.05, by="reference"),
+        "ref_tau_01": WornArm("reference mode, where more than .1 is worn", 0.1, by="reference"),
+        "ref_tau_02": WornArm("reference mode, where more than .2 is worn", 0.2, by="reference"),
+        "ref_tau_03": WornArm("reference mode, where more than .3 is worn", 0.3, by="reference"),
     }
 )
-CHANGES = tuple(("everywhere", name) for name in ARMS if name != "everywhere")
+SITES = ("down_1_0", "down_2_0", "mid_0_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1")
+"""The doll's: 24 x 18 tokens at the first and the last two, 12 x 9 at the others."""
+
+CHANGES = (
+    *(
+        ("everywhere", name)
+        for name, arm in ARMS.items()
+        if arm.by == "file" and arm.steps == 20 and arm.threshold + arm.every > 1
+    ),
+    ("few", "few_tau_01_every_2"),
+    *(("ref_everywhere", name) for name, arm in ARMS.items() if arm.by == "reference" and arm.threshold),
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Folder = Annotated[Path, typer.Argument(help="Where pictures and figures of all arms lie.")]
@@ -78,33 +107,40 @@ def measure(
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     display = open_display(Console())
-    checkpoint = load_file(FILE)
-    dresser, course = dressing_model(checkpoint, base), Course(display.work)
+    trained, course = dressing_model(load_file(FILE), base), Course(display.work)
+    dressers: dict[str, Dresser] = {
+        "file": trained,
+        "reference": ReferenceDresser(base, trained.preparation.resolution),
+    }
     for name in names:
         arm, pictures = ARMS[name], folder / "pictures" / name
         print(f"== {name}: {arm.title}", flush=True)
-        plan = BenchPlan(outfits, replace(SETTINGS, threshold=arm.threshold), ("upper", "lower"), ("masked", "free"))
-        make_pictures(dresser, checkpoint.identity, base, pictures, plan, course=course)
-        nobody = replace(plan, settings=SETTINGS, ways=("undressed",))
-        make_pictures(dresser, "nobody", base, folder / "undressed", nobody, course=course)
-        figures, _ = outfit_figures(pictures, base, judge, parser, display.work, folder / "undressed")
-        content = {"arm": name, "title": arm.title, "seed": 0, "figures": figures, "computed": _computed(pictures)}
+        strength = SETTINGS.strength if arm.by == "file" else STRENGTH
+        settings = replace(SETTINGS, steps=arm.steps, strength=strength, threshold=arm.threshold, every=arm.every)
+        plan = BenchPlan(outfits, settings, ("upper", "lower"), ("masked", "free"))
+        make_pictures(dressers[arm.by], name, base, pictures, plan, course=course)
+        undressed = folder / f"undressed-{arm.steps}"
+        nobody = replace(plan, settings=replace(SETTINGS, steps=arm.steps), ways=("undressed",))
+        make_pictures(trained, "nobody", base, undressed, nobody, course=course)
+        figures, _ = outfit_figures(pictures, base, judge, parser, display.work, undressed)
+        for outfit, of in figures.items():
+            of |= _computed(pictures / str(outfit))
+        content = {"arm": name, "title": arm.title, "seed": 0, "figures": figures}
         write_atomically(folder / f"{name}-0.json", json.dumps(content, indent=1).encode())
 
 
-def _computed(pictures: Path) -> dict[str, float]:
-    """Site -> the mean share of queries that were computed, of the pictures made freely."""
-    shares: dict[str, list[float]] = defaultdict(list)
-    for path in sorted(pictures.glob("*/free-computed.json")):
-        for site, share in json.loads(path.read_text(encoding="utf-8")).items():
-            shares[site].append(share)
-    return {site: float(np.mean(some)) for site, some in shares.items()}
+def _computed(outfit: Path) -> dict[str, float]:
+    """The share of queries that were computed at each site for an outfit's free picture; nothing where all were."""
+    path = outfit / "free-computed.json"
+    shares = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {f"computed at {site}, free": share for site, share in shares.items()}
 
 
 @app.command()
 def page(folder: Folder) -> None:
     """Write worn.json in docs/evidence from the figures, and their tables into worn.md there."""
-    study = StudyPage("worn", {name: arm.title for name, arm in ARMS.items()}, CHANGES)
+    columns = [f"computed at {site}, free" for site in SITES]
+    study = StudyPage("worn", {name: arm.title for name, arm in ARMS.items()}, CHANGES, columns)
     print(study.write(folder, PAGE, lambda names: None))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.patcher_extension
 import torch
@@ -50,16 +50,6 @@ class Strengths:
     reference: float
 
 
-class Sparing(NamedTuple):
-    """How garments are kept to where they are worn, as `WornQueries` takes it: threshold 0 is everywhere, every 1 each step."""
-
-    threshold: float
-    every: int
-
-
-EVERYTHING = Sparing(0.0, 1)
-
-
 def dress_model(
     model: Any,
     shape: UNetShape,
@@ -67,13 +57,18 @@ def dress_model(
     wardrobe: Any,
     strengths: Strengths,
     timing: GarmentTiming,
-    sparing: Sparing = EVERYTHING,
+    only_where_worn: bool = False,
 ) -> Any:
-    """Return a clone of MODEL that wears the garments; `wardrobe` is the ModelPatcher from `make_wardrobe`."""
+    """Return a clone of MODEL that wears the garments; `wardrobe` is the ModelPatcher from `make_wardrobe`.
+
+    only_where_worn: compute garments where they are worn, as `WornStates.usual` has it; else everywhere, in every step.
+    """
     dressed = model.clone()
     watch_conditions(dressed)
     watch_run(dressed)
-    dressing = Dressing(shape, garments, wardrobe.model, strengths, timing, sparing)
+    dressing = Dressing(
+        shape, garments, wardrobe.model, strengths, timing, WornStates.usual if only_where_worn else None
+    )
     dressed.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, dressing)
     dressed.set_additional_models(KEY, [*dressed.get_additional_models_with_key(KEY), wardrobe])
     return dressed
@@ -107,9 +102,9 @@ class Dressing:
         wardrobe: Wardrobe,
         strengths: Strengths,
         timing: GarmentTiming,
-        sparing: Sparing,
+        new_states: Callable[[], WornStates] | None,
     ) -> None:
-        self.shape, self.strengths, self.timing, self.sparing = shape, strengths, timing, sparing
+        self.shape, self.strengths, self.timing, self.new_states = shape, strengths, timing, new_states
         self._wardrobe = weakref.ref(wardrobe)  # packs keep transformer_options, and us in it, beyond the MODEL's end
         self.timings = [GarmentTiming(garment.start, garment.end) for garment in garments]
         self.regions = [garment.region for garment in garments]
@@ -178,7 +173,7 @@ class Dressing:
         self, run: SamplingRun | None, options: dict[str, Any], rows: list[bool], active: list[int], x: Tensor
     ) -> dict[Span, WornStates]:
         """What the run knows of where garments are worn, for each run of conditional rows of x, ready for a step."""
-        if run is None or self.sparing == EVERYTHING:
+        if run is None or self.new_states is None:
             return {}
         told, batch = rows_of(options), x.shape[0] // len(rows)
         states: dict[Span, WornStates] = {}
@@ -186,7 +181,7 @@ class Dressing:
             if positive:
                 who = (self, tuple(told[first:last]), tuple(active))
                 if who not in run.worn:
-                    run.worn[who] = WornStates.of(*self.sparing)
+                    run.worn[who] = self.new_states()
                 states[first * batch, last * batch] = run.worn[who]
                 for state in run.worn[who]:
                     state.begin(self.shape.sites, (x.shape[-2], x.shape[-1]))

@@ -56,6 +56,13 @@ def test_windows_over_a_film_compose_in_either_order(studio):
             assert torch.equal(bare, worn) == (name == "negative"), name
 
 
+@pytest.mark.holds("garments only where they are worn, in tiles, windows or a compiled U-Net", "computed everywhere")
+def test_windows_over_a_film_are_dressed_everywhere(studio):
+    film = {"samples": torch.zeros(5, 4, 12, 8)}
+    on, off = (windowed(studio.dress(only_where_worn=switch)) for switch in (True, False))
+    assert torch.equal(studio.sample(on, latent=film, steps=4), studio.sample(off, latent=film, steps=4))
+
+
 @pytest.mark.holds("context windows that a wrapper cuts out of a film")
 def test_regions_meet_their_garments_in_every_window(studio):
     region = torch.zeros(1, 96, 64)

@@ -7,6 +7,7 @@ What is trained on diffusers is what ComfyUI runs; this keeps it so.
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import pytest
 import torch
@@ -226,7 +227,7 @@ def spare(model, threshold, every):
     """Keep a dressed MODEL's garments to where they are worn."""
     module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
     for dressing in module.dressings_of(model):
-        dressing.sparing = module.Sparing(threshold, every)
+        dressing.new_states = partial(module.WornStates.of, threshold, every)
 
 
 def words_module():

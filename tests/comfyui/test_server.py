@@ -139,7 +139,10 @@ PROMISES = {
         ["garment", "model", "anydressing", "read_again", "vae", "clip"],
         ["ANYDRESSING_GARMENT", "IMAGE"],
     ),
-    "AnyDressingApply": (["model", "garments", "strength", "start_percent", "end_percent"], ["MODEL"]),
+    "AnyDressingApply": (
+        ["model", "garments", "strength", "start_percent", "end_percent", "only_where_worn"],
+        ["MODEL"],
+    ),
     "AnyDressingAttentionMaps": (["model", "positive", "samples", "image"], ["IMAGE", "MASK", "FLOAT"]),
     "AnyDressingDemoCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
     "AnyDressingExampleGarment": (["garment"], ["IMAGE"]),
@@ -340,6 +343,7 @@ def test_removing_a_garment_encodes_none(server, graph):
     [
         (APPLY, "strength", 0.5),
         (APPLY, "end_percent", 0.8),
+        (APPLY, "only_where_worn", True),
         ("40", "weight", 0.5),
         ("40", "start_percent", 0.1),
         (SAMPLER, "seed", 7),

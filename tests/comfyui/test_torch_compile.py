@@ -90,6 +90,7 @@ def test_compiled_unconditional_rows_stay_undressed(studio, compiler):
             assert (before - after).abs().max() > 1e-3 * before.abs().max()
 
 
+@pytest.mark.holds("garments only where they are worn, in tiles, windows or a compiled U-Net")
 @pytest.mark.holds_by_reference("TorchCompileModel", "levels and places are those of the step")
 def test_compiled_pictures_are_dressed_by_reference_as_they_should(studio_without_file, compiler):
     """Levels of noise and places change from step to step; nothing in the trace may keep those of the first."""
@@ -107,5 +108,6 @@ def test_compiled_pictures_are_dressed_by_reference_as_they_should(studio_withou
     assert_close(studio.sample(studio.dress(base, [upper, lower]), **steps), want["two garments"])
     assert_close(studio.sample(studio.dress(base, [upper, lower], strength=0.35), **steps), want["weaker"])
     assert_close(studio.sample(studio.dress(base, [lower, hat]), **steps), want["others"])
-    assert_close(studio.sample(compiled(studio.dress(garments=[upper, lower])), **steps), want["two garments"])
+    sparing = studio.dress(garments=[upper, lower], only_where_worn=True)  # which a compiled U-Net cannot be
+    assert_close(studio.sample(compiled(sparing), **steps), want["two garments"])
     assert_close(studio.sample(base, **steps), want["undressed"])
