@@ -18,12 +18,14 @@ from typing import Annotated, Literal
 
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.checkpoint_info import GarmentTokens
 from comfyui_anydressing.anydressing_core.defaults import STRENGTH
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import load_base
 from comfyui_anydressing.training.dressing.finished import dressing_model, load_file
 from comfyui_anydressing.training.model.dresser import Dresser
+from comfyui_anydressing.training.model.dressing import DressingModel
 from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
 from comfyui_anydressing.training.model.sampling import SamplingSettings
 from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
@@ -46,7 +48,7 @@ SETTINGS = SamplingSettings(steps=20, guidance=4.0, strength=1.0)
 @dataclass(frozen=True)
 class WornArm:
     """threshold, every: of `WornQueries`; 0 and 1 compute everywhere, in every step. by: a file's term, or reference attention.
-    steps: of the sampling.
+    steps: of the sampling. tokens: of the garments that a file takes; a reference takes the foreground's.
     """
 
     title: str
@@ -54,6 +56,7 @@ class WornArm:
     every: int = 1
     by: Literal["file", "reference"] = "file"
     steps: int = 20
+    tokens: GarmentTokens = "all"
 
 
 ARMS: Mapping[str, WornArm] = MappingProxyType(
@@ -69,6 +72,10 @@ ARMS: Mapping[str, WornArm] = MappingProxyType(
         "tau_01_every_3": WornArm("where more than .1 is worn, every third step", 0.1, 3),
         "few": WornArm("eight steps, everywhere", steps=8),
         "few_tau_01_every_2": WornArm("eight steps, where more than .1 is worn, every second step", 0.1, 2, steps=8),
+        "foreground": WornArm("the garments' own tokens alone, read without their ground", tokens="foreground"),
+        "together": WornArm(
+            "the garments' own tokens, where more than .1 is worn, every second step", 0.1, 2, tokens="foreground"
+        ),
         "ref_everywhere": WornArm("reference mode, at every query", by="reference"),
         "ref_tau_005": WornArm("reference mode, where more than .05 is worn", 0.05, by="reference"),
         "ref_tau_01": WornArm("reference mode, where more than .1 is worn", 0.1, by="reference"),
@@ -83,7 +90,7 @@ CHANGES = (
     *(
         ("everywhere", name)
         for name, arm in ARMS.items()
-        if arm.by == "file" and arm.steps == 20 and arm.threshold + arm.every > 1
+        if arm.by == "file" and arm.steps == 20 and name != "everywhere"
     ),
     ("few", "few_tau_01_every_2"),
     *(("ref_everywhere", name) for name, arm in ARMS.items() if arm.by == "reference" and arm.threshold),
@@ -107,21 +114,24 @@ def measure(
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     display = open_display(Console())
-    trained, course = dressing_model(load_file(FILE), base), Course(display.work)
-    dressers: dict[str, Dresser] = {
-        "file": trained,
-        "reference": ReferenceDresser(base, trained.preparation.resolution),
+    file, course = load_file(FILE), Course(display.work)
+    counted: tuple[GarmentTokens, ...] = ("all", "foreground")
+    trained: dict[str, DressingModel] = {
+        tokens: dressing_model(replace(file, info=replace(file.info, garment_tokens=tokens)), base)
+        for tokens in counted
     }
+    by_reference = ReferenceDresser(base, trained["all"].preparation.resolution)
     for name in names:
         arm, pictures = ARMS[name], folder / "pictures" / name
         print(f"== {name}: {arm.title}", flush=True)
         strength = SETTINGS.strength if arm.by == "file" else STRENGTH
         settings = replace(SETTINGS, steps=arm.steps, strength=strength, threshold=arm.threshold, every=arm.every)
         plan = BenchPlan(outfits, settings, ("upper", "lower"), ("masked", "free"))
-        make_pictures(dressers[arm.by], name, base, pictures, plan, course=course)
+        dresser: Dresser = trained[arm.tokens] if arm.by == "file" else by_reference
+        make_pictures(dresser, name, base, pictures, plan, course=course)
         undressed = folder / f"undressed-{arm.steps}"
         nobody = replace(plan, settings=replace(SETTINGS, steps=arm.steps), ways=("undressed",))
-        make_pictures(trained, "nobody", base, undressed, nobody, course=course)
+        make_pictures(trained["all"], "nobody", base, undressed, nobody, course=course)
         figures, _ = outfit_figures(pictures, base, judge, parser, display.work, undressed)
         for outfit, of in figures.items():
             of |= _computed(pictures / str(outfit))

@@ -8,6 +8,7 @@ are called, never their weights read, so fp8, manual-cast and partly offloaded w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -25,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 SiteKey = tuple[str, int, int]
 """How ComfyUI names an attention layer to patches: ("input" | "middle" | "output", block, transformer index)."""
+
+
+class AllReadError(Exception):
+    """What a patch raises once all is read that a pass is for: nothing behind it need be computed."""
 
 
 class GarmentPass:
@@ -55,11 +60,14 @@ class GarmentPass:
         return self._patcher.model.process_latent_in(latent).to(self.device)
 
     def run(self, x: Tensor, timestep: Tensor, context: Tensor, options: dict[str, Any]) -> None:
-        """Call the U-Net: x (B, 4, h, w), scaled; timestep (B,); context (B, T, C_text); options: the call's patches."""
+        """Call the U-Net: x (B, 4, h, w), scaled; timestep (B,); context (B, T, C_text); options: the call's patches, of which
+        one ends it by `AllReadError`.
+        """
         unet = self.unet
         x = functional.pad(x.to(self.dtype), (0, 0, 0, 0, 0, unet.in_channels - x.shape[1]))  # inpainting: empty mask
         options = {"cond_or_uncond": [0], "sigmas": torch.zeros(1), **self._override, **options}
-        unet(x, timestep, context=context.to(self.device, self.dtype), transformer_options=options)
+        with contextlib.suppress(AllReadError):
+            unet(x, timestep, context=context.to(self.device, self.dtype), transformer_options=options)
 
 
 def site_key(site: AttentionSite) -> SiteKey:

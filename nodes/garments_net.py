@@ -14,7 +14,7 @@ from ..anydressing_core.checkpoint_info import LoraTarget
 from ..anydressing_core.lora import grouped_lora
 from ..anydressing_core.sites import UNetShape
 from .garment import Tokens
-from .garment_pass import GarmentPass, SiteKey, key_of, silent_text, site_key
+from .garment_pass import AllReadError, GarmentPass, SiteKey, key_of, silent_text, site_key
 from .kernels import own_attention
 
 
@@ -61,10 +61,18 @@ class _PassHooks:
         return n, context, value
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-        n = self.normed
+        n, key = self.normed, key_of(extra)
+        is_last = key == site_key(self.shape.sites[-1])
+        if self.checkpoint.info.feature_tap == "attn_input":
+            self.tokens[key] = n
+            if is_last:
+                raise AllReadError
         q, k, v = (q + self._lora("q", n, extra), k + self._lora("k", n, extra), v + self._lora("v", n, extra))
         out = own_attention(q, k, v, self.shape.heads, extra)
-        self.tokens[key_of(extra)] = self.normed if self.checkpoint.info.feature_tap == "attn_input" else out
+        if self.checkpoint.info.feature_tap == "attn_output":
+            self.tokens[key] = out
+            if is_last:
+                raise AllReadError
         self.attended = out
         return out
 

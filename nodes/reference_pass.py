@@ -9,22 +9,23 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+from ..anydressing_core.latents import Size
 from ..anydressing_core.noise_levels import LEVELS, SEED, level_fractions
 from ..anydressing_core.reference_attention import CONTRAST, reference_sites
 from ..anydressing_core.sites import UNetShape
 from .garment import Level
-from .garment_pass import GarmentPass, SiteKey, key_of, silent_text, site_key
+from .garment_pass import AllReadError, GarmentPass, SiteKey, key_of, silent_text, site_key
 from .kernels import own_attention
 
 
 @torch.inference_mode()
 def read_levels(
-    model: Any, shape: UNetShape, latent: Tensor, text: Tensor | None, *, keep_loras: bool
+    model: Any, shape: UNetShape, latent: Tensor, text: Tensor | None, *, canvas: Size, keep_loras: bool
 ) -> tuple[Level, ...]:
     """Read a garment at each level of noise of the connected model's own schedule, all in one batch.
 
     latent: (1, 4, h, w), as ComfyUI's VAE gives it (unscaled). text: (1, T, C_text) that the pass is told, None for
-    silence. keep_loras: as of `GarmentPass`.
+    silence. canvas: h and w of all of the garment's canvas, of which this may be a part. keep_loras: as of `GarmentPass`.
     """
     garment_pass = GarmentPass(model, LEVELS, latent, keep_loras=keep_loras)
     sampling = garment_pass.sampling
@@ -42,7 +43,7 @@ def read_levels(
         context.expand(LEVELS, -1, -1),
         hooks.transformer_options(silent=silent),
     )
-    canvas, sites = (latent.shape[-2], latent.shape[-1]), reference_sites(shape)
+    sites = reference_sites(shape)
     kept = [hooks.tokens[site_key(site)] for site in sites]
 
     def at_level(row: int) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -75,4 +76,6 @@ class _KeepTokens:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         self.tokens[key_of(extra)] = (k.to(self._home), v.to(self._home))
+        if len(self.tokens) == len(self.sites):
+            raise AllReadError
         return own_attention(q, k, v, self.shape.heads, extra)

@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 import torch
+from comfyui_anydressing.anydressing_core.canvas import lay_out
 from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, project_garment, split_heads
 from comfyui_anydressing.anydressing_core.lora import stack_loras
 from comfyui_anydressing.anydressing_core.reference_attention import WITH_FILE, WITHOUT_FILE, reference_sites
@@ -221,6 +222,36 @@ def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, dif
     shares = [share for steps in states.trained.computed.values() for share in steps[2:]]
     assert 0 < min(share for share in shares if share) < 0.9
     assert (0 in shares) == (every == 2)
+
+
+@pytest.mark.holds("training on diffusers")
+@torch.inference_mode()
+def test_garments_that_are_read_without_their_ground_agree(studio, diffusers_unet):
+    """Each is read in the window in which it lies: alone in ComfyUI, in batches of one size in the trainer; both modes."""
+    file = studio.random_file("foreground", garment_tokens="foreground")
+    pictures = [torch.ones(1, 96, 64, 3) for _ in SLOTS]
+    boxes = ((24, 70, 10, 40), (16, 60, 5, 30), (20, 90, 20, 50))  # the first two lie in windows of one size
+    for seed, (picture, (top, bottom, left, right)) in enumerate(zip(pictures, boxes, strict=True)):
+        picture[:, top:bottom, left:right] = studio.picture(seed, bottom - top, right - left) * 0.8
+    options = {"clip": studio.clip, "reference": True, "size": "custom", "width": 64, "height": 96}
+    worn = [
+        studio.garment(slot, file=file, image=picture, **options) for slot, picture in zip(SLOTS, pictures, strict=True)
+    ]
+    x, timestep, text, noise = conditional_call(studio, studio.dress(garments=worn, strength=0.7))["positive"]
+
+    latents = torch.cat([studio.vae.encode(picture) for picture in pictures]) * 0.18215
+    cells = torch.stack([lay_out(picture.movedim(-1, 1) * 2 - 1, 96, 64).cells for picture in pictures])
+    outfits = Outfits(latents, SLOTS, torch.tensor([[0, 1, 2]]), cells)
+    adapter = Adapter(file.checkpoint.info, diffusers_unet)
+    adapter.load(file.checkpoint)
+    garments = DressingModel(diffusers_unet, adapter).garments(outfits)
+    read = read_garments(diffusers_unet, NoiseSchedule.sd15(), outfits, words_module().empty_prompt(studio.clip, 768))
+    weights, present = torch.full((3,), WITH_FILE), torch.ones(1, 3).bool()
+    reference = Reference(read, weights, (12, 8), None, present, NoiseSchedule.sd15(), worn[0].unet)
+    role = DressingRole(garments, 0.7, reference.step(int(timestep), (12, 8)))
+    ours = dressed_prediction(diffusers_unet, x, timestep, text, role)
+    torch.testing.assert_close(ours, noise, atol=TOLERANCE, rtol=0)
+    assert max(garment.tokens[0].shape[1] for garment in worn) < 12 * 8 * 0.6
 
 
 def spare(model, threshold, every):

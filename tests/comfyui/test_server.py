@@ -343,7 +343,6 @@ def test_removing_a_garment_encodes_none(server, graph):
     [
         (APPLY, "strength", 0.5),
         (APPLY, "end_percent", 0.8),
-        (APPLY, "only_where_worn", True),
         ("40", "weight", 0.5),
         ("40", "start_percent", 0.1),
         (SAMPLER, "seed", 7),

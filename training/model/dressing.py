@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ...anydressing_core.canvas import foreground_tokens
 from ...anydressing_core.garment_kv import GarmentKV, garment_kv, project_garment
 from ...anydressing_core.sites import AttentionSite
 from .adapter import Adapter
 from .dresser import Preparation
+from .garment_parts import Part, side_by_side, whole, windows
 from .outfits import Outfits
 from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
 from .reference import Reference
@@ -67,40 +67,53 @@ class DressingModel(nn.Module):
 
     def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
         """Run GarmentsNet over all garments in parallel and lay their K' and V' out, person by person."""
-        role = GarmentsRole(self.adapter.loras(outfits.slots), self.adapter.info.feature_tap)
-        return self._laid_out(garment_features(self.unet, outfits.latents.to(self.unet.dtype), role), outfits, maps)
+        parts = self._parts(outfits)
+        read = [self._read(part, [outfits.slots[row] for row in part.rows]) for part in parts]
+        return self._laid_out(parts, read, outfits, maps)
 
-    def _laid_out(self, features: Mapping[str, Tensor], outfits: Outfits, maps: bool) -> dict[str, GarmentKV]:
-        """features: site key -> (G, L_g, C)."""
-        return {
-            site.key: self._at_site(site, features[site.key], outfits, maps) for site in self.adapter.info.unet.sites
-        }
+    def _parts(self, outfits: Outfits) -> list[Part]:
+        """What is read in one call each."""
+        latents = outfits.latents.to(self.unet.dtype)
+        if outfits.cells is None or self.adapter.info.garment_tokens == "all":
+            return whole(latents)
+        return windows(latents, outfits.cells, self.adapter.info.unet.stride)
 
-    def _at_site(self, site: AttentionSite, features: Tensor, outfits: Outfits, maps: bool) -> GarmentKV:
+    def _read(self, part: Part, slots: Sequence[str]) -> dict[str, Tensor]:
+        role = GarmentsRole(self.adapter.loras(slots), self.adapter.info.feature_tap)
+        return garment_features(self.unet, part.latents, role)
+
+    def _laid_out(
+        self, parts: Sequence[Part], read: Sequence[Mapping[str, Tensor]], outfits: Outfits, maps: bool
+    ) -> dict[str, GarmentKV]:
+        """read: of each part site key -> (g, L, C)."""
+        sites: dict[str, GarmentKV] = {}
+        for site in self.adapter.info.unet.sites:
+            features, shown = side_by_side(parts, [one[site.key] for one in read], site)
+            sites[site.key] = self._at_site(site, features, shown, outfits, maps)
+        return sites
+
+    def _at_site(
+        self, site: AttentionSite, features: Tensor, shown: Tensor | None, outfits: Outfits, maps: bool
+    ) -> GarmentKV:
+        """features: (G, M, C). shown: (G, M) bool, which of them are there; None for all."""
         dressing = self.adapter.site(site.key)
         to_k, to_v = (weight.to(features) for weight in (dressing.to_k.weight, dressing.to_v.weight))
-        key, value = project_garment(features, to_k, to_v)  # -> (G, L_g, C)
-        present = outfits.worn >= 0  # -> (B, N)
-        index = outfits.worn.clamp(min=0)
+        key, value = project_garment(features, to_k, to_v)  # -> (G, M, C)
+        index, mask = outfits.worn.clamp(min=0), None
+        present = (outfits.worn >= 0)[:, :, None].expand(-1, -1, key.shape[1])  # -> (B, N, M)
+        if shown is not None:
+            mask = (shown[index] & present).flatten(1)
+        elif not present.all():
+            mask = present.flatten(1)
         null = dressing.null
         return garment_kv(
             list(key[index].unbind(1)),
             list(value[index].unbind(1)),
             self.adapter.info.unet.heads,
             null=None if null is None else (null[0].to(features), null[1]),
-            token_mask=self._token_mask(site, outfits, present, index, key.shape[1]),
+            token_mask=mask,
             maps=maps,
         )
-
-    def _token_mask(
-        self, site: AttentionSite, outfits: Outfits, present: Tensor, index: Tensor, tokens: int
-    ) -> Tensor | None:
-        """(B, M) bool, or None when everybody wears N garments with all their tokens."""
-        if outfits.cells is None or self.adapter.info.garment_tokens == "all":
-            return None if present.all() else present.repeat_interleave(tokens, dim=1)
-        grid = site.grid(*outfits.cells.shape[-2:])
-        kept = torch.stack([foreground_tokens(cells, grid) for cells in outfits.cells])  # -> (G, L_g)
-        return (kept[index] & present[:, :, None]).flatten(1)
 
     def _anchor(self) -> Tensor:
         """Zero, through every trained parameter.

@@ -8,6 +8,7 @@ block again during the backward pass and must find the same role. `install` once
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,12 +93,16 @@ class DressingRole:
 Role = GarmentsRole | ReadingRole | DressingRole
 
 
+class AllReadError(Exception):
+    """All is read that a garment's pass is for: nothing behind it need be computed."""
+
+
 def install(unet: UNet2DConditionModel) -> UNetShape:
     """Make every attention layer of the U-Net listen to roles; without one it computes exactly what it did before."""
     shape = UNetShape.from_diffusers(unet.config)
     for site in shape.sites:
         name = site.diffusers_name
-        _attention(unet, name).set_processor(SiteProcessor(site))
+        _attention(unet, name).set_processor(SiteProcessor(site, is_last=site == shape.sites[-1]))
         _attention(unet, name.removesuffix("1") + "2").set_processor(TextProcessor(site))
     return shape
 
@@ -110,12 +115,23 @@ def _attention(unet: UNet2DConditionModel, name: str) -> Any:
 def garment_features(unet: UNet2DConditionModel, latents: Tensor, role: GarmentsRole) -> dict[str, Tensor]:
     """Run GarmentsNet once, all garments in parallel, at t = 0 (Sec. 4.1).
 
-    latents: (N, 4, h, w), the VAE's mode, scaled. Returns site key -> (N, L_g, C).
+    latents: (N, 4, h, w), the VAE's mode, scaled. Returns site key -> (N, L_g, C). Without gradients it ends at the last site.
     """
     timestep = torch.zeros(latents.shape[0], dtype=torch.long, device=latents.device)
     text = latents.new_zeros(latents.shape[0], 1, unet.config["cross_attention_dim"])
-    unet(latents, timestep, encoder_hidden_states=text, cross_attention_kwargs={"role": role})
+    with contextlib.suppress(AllReadError):
+        unet(latents, timestep, encoder_hidden_states=text, cross_attention_kwargs={"role": role})
     return role.features
+
+
+def read_tokens(
+    unet: UNet2DConditionModel, noisy: Tensor, timestep: int, text: Tensor, role: ReadingRole
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The garment's pass of reference mode, without gradients, up to the last site that is kept: K_g and V_g, (G, L_g, C)."""
+    times = torch.full((len(noisy),), timestep, device=noisy.device)
+    with contextlib.suppress(AllReadError), torch.no_grad():
+        unet(noisy, times, encoder_hidden_states=text, cross_attention_kwargs={"role": role})
+    return role.tokens
 
 
 def dressed_prediction(
@@ -128,8 +144,8 @@ def dressed_prediction(
 class SiteProcessor:
     """Self-attention of one site, in the role that the call brings."""
 
-    def __init__(self, site: AttentionSite) -> None:
-        self.site = site
+    def __init__(self, site: AttentionSite, *, is_last: bool = False) -> None:
+        self.site, self.is_last = site, is_last
 
     def __call__(
         self,
@@ -148,6 +164,8 @@ class SiteProcessor:
             return attn.to_out[0](self._dressed(query, key, value, attn.heads, role))
         if role is not None and self.site.key in role.sites:
             role.tokens[self.site.key] = (key, value)
+            if len(role.tokens) == len(role.sites):
+                raise AllReadError
         return attn.to_out[0](scaled_dot_product(query, key, value, attn.heads))
 
     def _dressed(self, query: Tensor, key: Tensor, value: Tensor, heads: int, role: DressingRole) -> Tensor:
@@ -182,10 +200,19 @@ class SiteProcessor:
             down, up, scale = loras[target]
             return frozen(x) + grouped_lora(x, down.to(x), up.to(x), scale)
 
+        taps_input = role.feature_tap == "attn_input"
+        if taps_input:
+            self._keep(normed, role)
         query, key, value = (adapted(name, getattr(attn, f"to_{name}"), normed) for name in "qkv")
         out = scaled_dot_product(query, key, value, attn.heads)
-        role.features[self.site.key] = normed if role.feature_tap == "attn_input" else out
+        if not taps_input:
+            self._keep(out, role)
         return adapted("out", attn.to_out[0], out)
+
+    def _keep(self, features: Tensor, role: GarmentsRole) -> None:
+        role.features[self.site.key] = features
+        if self.is_last and not torch.is_grad_enabled():  # a gradient would ask for the block as a whole
+            raise AllReadError
 
 
 class TextProcessor:

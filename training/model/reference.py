@@ -14,15 +14,15 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from ...anydressing_core.canvas import foreground_tokens
 from ...anydressing_core.garment_kv import GarmentKV
 from ...anydressing_core.noise_levels import LEVELS, SEED, level_fractions, nearest_level
 from ...anydressing_core.places import Places, probe_site
 from ...anydressing_core.reference_attention import CONTRAST, fair_weight, reference_kv, reference_sites
 from ...anydressing_core.sites import AttentionSite, UNetShape
 from ..base.schedule import NoiseSchedule
+from .garment_parts import Part, side_by_side, whole, windows
 from .outfits import Outfits
-from .processors import ReadingRole, ReferenceStep
+from .processors import ReadingRole, ReferenceStep, read_tokens
 
 
 def level_timesteps(count: int = LEVELS) -> list[int]:
@@ -49,28 +49,31 @@ def read_garments(
     shape = UNetShape.from_diffusers(unet.config)
     kept = sites or reference_sites(shape)
     latents = outfits.latents.float()
-    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
+    parts = whole(latents) if outfits.cells is None else windows(latents, outfits.cells, shape.stride)
     prompt = latents.new_zeros(1, 1, shape.cross_attention_dim) if text is None else text
     prompt = prompt.to(unet.device, unet.dtype).expand(len(latents), -1, -1)
+
+    def read(part: Part, timestep: int) -> dict[str, tuple[Tensor, Tensor]]:
+        noise = torch.randn(part.latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
+        noisy = schedule.add_noise(part.latents, noise.expand_as(part.latents), torch.tensor([timestep]))
+        role = ReadingRole(frozenset(site.key for site in kept), silent=text is None)
+        return read_tokens(unet, noisy.to(unet.dtype), timestep, prompt[part.rows], role)
+
     levels: dict[int, dict[str, GarmentKV]] = {}
     for timestep in sorted(timesteps or level_timesteps()):
-        noisy = schedule.add_noise(latents, noise.expand_as(latents), torch.tensor([timestep]))
-        role = ReadingRole(frozenset(site.key for site in kept), silent=text is None)
-        times = torch.full((len(latents),), timestep, device=unet.device)
-        unet(noisy.to(unet.dtype), times, encoder_hidden_states=prompt, cross_attention_kwargs={"role": role})
+        tokens = [read(part, timestep) for part in parts]
         levels[timestep] = {}
         for site in kept:
-            key, value = role.tokens[site.key]
-            grid = site.grid(*latents.shape[-2:])
-            levels[timestep][site.key] = _laid_out(contrast * key, value, outfits, grid, shape.heads)
+            key, shown = side_by_side(parts, [one[site.key][0] for one in tokens], site)
+            value, _ = side_by_side(parts, [one[site.key][1] for one in tokens], site)
+            levels[timestep][site.key] = _laid_out(contrast * key, value, shown, outfits.worn, shape.heads)
     return levels
 
 
-def _laid_out(key: Tensor, value: Tensor, outfits: Outfits, grid: tuple[int, int], heads: int) -> GarmentKV:
-    index, mask = outfits.worn.clamp(min=0), (outfits.worn >= 0)[..., None].expand(-1, -1, key.shape[1])
-    if outfits.cells is not None:
-        shown = torch.stack([foreground_tokens(cells, grid) for cells in outfits.cells])  # -> (G, L_g)
-        shown = shown | ~shown.any(dim=1, keepdim=True)  # of a garment that nobody can tell from its ground, all
+def _laid_out(key: Tensor, value: Tensor, shown: Tensor | None, worn: Tensor, heads: int) -> GarmentKV:
+    """key, value: (G, M, C). shown: (G, M) bool, which of them are there; None for all. worn: as of `Outfits`."""
+    index, mask = worn.clamp(min=0), (worn >= 0)[..., None].expand(-1, -1, key.shape[1])
+    if shown is not None:
         mask = mask & shown[index]
     keys, values = (list(part[index].unbind(1)) for part in (key, value))
     return reference_kv(keys, values, heads, None if mask.all() else mask.flatten(1))
