@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,16 +20,31 @@ import diffusers
 import torch
 from comfyui_anydressing.anydressing_core.defaults import STEPS
 from comfyui_anydressing.anydressing_core.noise_levels import LEVELS
-from comfyui_anydressing.anydressing_core.sites import SD15
+from comfyui_anydressing.anydressing_core.reference_attention import reference_sites
+from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
 from comfyui_anydressing.anydressing_core.word_table import POSITIONS
-from comfyui_anydressing.training.model.processors import GarmentsRole, Lora, garment_features, install
+from comfyui_anydressing.anydressing_core.worn_queries import WHOLE_STEPS
+from comfyui_anydressing.dev.comfyui import CHECKOUT
+from comfyui_anydressing.training.model.processors import (
+    GarmentsRole,
+    Lora,
+    ReadingRole,
+    garment_features,
+    install,
+    read_tokens,
+)
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import schemes
 from .schemes import FULL, HALF, Garments, Layer
+from .worn import FINER, finer
 
 RESULT = Path(__file__).with_name("flops.json")
+WORN = CHECKOUT / "docs" / "evidence" / "worn.json"
+RECORDED_STEPS = 20
+"""Of the runs in WORN."""
+
 NUMBERS = range(1, 6)
 RANK = 64
 
@@ -39,6 +55,10 @@ OURS_HALF_NULL = "ours, half-size + null token"
 FOREGROUND = "ours, 50 % foreground"
 REFERENCE = "reference mode"
 REFERENCE_FOREGROUND = "reference mode, 50 % foreground"
+AS_RUN = "ours as run, two full-size garments"
+AS_RUN_ALL = "ours as run, all tokens of two full-size garments"
+AS_RUN_HALF = "ours as run, two half-size garments"
+REFERENCE_AS_RUN = "reference mode as run"
 FEATURES = "Eq. 6, hidden states cached"
 BOTH_ROWS = "Eq. 6, in both rows"
 MAGIC = "MagicClothing-like"
@@ -58,6 +78,11 @@ COUNTED = {
     REFERENCE: f"no file: K, V of all tokens at {LEVELS} levels of noise, read once; one softmax over them and the picture's own, heads "
     "widened, at the decoder's sites of the conditional row.",
     REFERENCE_FOREGROUND: "the same with half the tokens, as a garment that half fills its picture has it.",
+    AS_RUN: "with a null token, the garments' own tokens, read without their ground; computed for the share of queries, and of steps, "
+    "that was recorded in the doll's world, the mean over 30 steps of which two are whole.",
+    AS_RUN_ALL: "the same with all tokens of the garments' pictures, read whole.",
+    AS_RUN_HALF: "as the first, half the height and half the width.",
+    REFERENCE_AS_RUN: f"no file: the garments' own tokens, read without their ground at {LEVELS} levels of noise; the recorded share of queries.",
     FEATURES: "ours, but the features are kept and every step projects K', V' again.",
     BOTH_ROWS: "ours, but the unconditional row attends to garments as well.",
     MAGIC: "hidden states of a U-Net copy join each row's sequence as queries, keys and values; the garment half is cut off.",
@@ -124,6 +149,11 @@ class Meter:
         """One step of the undressed U-Net."""
         return 2 * self.plain_row
 
+    def row_as_run(self, layer: Layer, shares: Mapping[str, float]) -> int:
+        """One row where `layer` is computed for a share of the queries, by site, and the others attend to the picture alone."""
+        more = {site.key: self._sites(layer, [site]) - self._sites(schemes.plain, [site]) for site in SD15.sites}
+        return self.plain_row + round(sum(shares[key] * flop for key, flop in more.items()))
+
     def row(self, layer: Layer) -> int:
         """One row whose self-attention is `layer`."""
         return self.plain_row + self.added(layer)
@@ -134,11 +164,22 @@ class Meter:
 
     def textless_row(self, size: tuple[int, int]) -> int:
         """One row of the undressed U-Net without its cross-attention."""
-        return self._garment_pass(size, {})
+
+        def run() -> None:
+            with torch.enable_grad():  # without gradients a pass ends at the last site
+                garment_features(self.unet, _latent(size), GarmentsRole({}, "attn_input"))
+
+        return flops(run)
 
     def garments_net(self, size: tuple[int, int]) -> int:
         """One garment's pass through GarmentsNet, with its LoRAs."""
-        return self._garment_pass(size, _loras())
+        return flops(lambda: garment_features(self.unet, _latent(size), GarmentsRole(_loras(), "attn_input")))
+
+    def reading(self, size: tuple[int, int]) -> int:
+        """One garment's pass of reference mode, at one level of noise, up to the last site that is kept."""
+        text = torch.empty(1, POSITIONS, SD15.cross_attention_dim, device="meta")
+        role = ReadingRole(frozenset(site.key for site in reference_sites(SD15)), silent=False)
+        return flops(lambda: read_tokens(self.unet, _latent(size), 0, text, role))
 
     def projection(self, garments: Garments) -> int:
         """All garments' K' and V' at all sites."""
@@ -149,17 +190,14 @@ class Meter:
     def _plain_sites(self) -> int:
         return self._sites(schemes.plain)
 
-    def _sites(self, layer: Layer) -> int:
+    def _sites(self, layer: Layer, sites: Sequence[AttentionSite] = SD15.sites) -> int:
         def run() -> None:
-            for site in SD15.sites:
+            for site in sites:
                 height, width = site.grid(*FULL)
                 image = torch.empty(1, height * width, site.channels, device="meta")
                 layer(site, self.unet.get_submodule(site.diffusers_name), image)
 
         return flops(run)
-
-    def _garment_pass(self, size: tuple[int, int], loras: dict[str, dict[str, Lora]]) -> int:
-        return flops(lambda: garment_features(self.unet, _latent(size), GarmentsRole(loras, "attn_input")))
 
 
 def _latent(size: tuple[int, int]) -> torch.Tensor:
@@ -179,7 +217,15 @@ def _loras() -> dict[str, dict[str, Lora]]:
 def count(meter: Meter) -> list[Cost]:
     """Every line of the table."""
     base = Cost("base", 0, meter.base, 0, meter.base)
-    return [base, *_ours(meter), *_reference(meter), *_variants(meter), *_copies(meter), *_fastfit(meter)]
+    return [
+        base,
+        *_as_run(meter),
+        *_ours(meter),
+        *_reference(meter),
+        *_variants(meter),
+        *_copies(meter),
+        *_fastfit(meter),
+    ]
 
 
 def _ours(meter: Meter) -> list[Cost]:
@@ -199,9 +245,64 @@ def _reference(meter: Meter) -> list[Cost]:
     for scheme, kept in ((REFERENCE, 1.0), (REFERENCE_FOREGROUND, 0.5)):
         for number in NUMBERS:
             row = meter.row(partial(schemes.by_reference, garments=Garments(number, kept=kept)))
-            once = number * LEVELS * meter.plain_row
+            once = number * LEVELS * meter.reading(FULL)
             costs.append(Cost(scheme, number, meter.plain_row + row, once, meter.base))
     return costs
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run in the doll's world computed, mean over outfits (docs/evidence/worn.json).
+
+    shares: site of SD1.5 -> of its queries, mean over the 30 steps of a picture. kept: of a garment's tokens. read: of its canvas.
+    """
+
+    shares: Mapping[str, float]
+    kept: float
+    read: float
+
+    @classmethod
+    def of(cls, arm: str) -> Recorded:
+        """Of SD1.5's finer grids the share is what the doll's maps would leave to compute there, by the same rule."""
+        figures = {what: one[0] for what, one in json.loads(WORN.read_text())["arms"][arm]["figures"].items()}
+        finest = {"down": ["down_1_0"], "up": ["up_1_0", "up_1_1"]}
+        coarsest = {"down": ["down_2_0"], "mid": ["mid_0_0"], "up": ["up_0_0", "up_0_1"]}
+        shares: dict[str, float] = {}
+        for site in SD15.sites:
+            grid = site.grid(*FULL)
+            alike = (coarsest if grid[0] <= 12 else finest)[site.stage]
+            names = [finer(one, grid) if grid in FINER else one for one in alike]
+            told = [figures.get(f"computed at {name}, free", 0.0) for name in names]
+            shares[site.key] = _over(STEPS, sum(told) / len(told))
+        return cls(shares, figures["tokens kept"], figures["canvas read"])
+
+    def garments(self, size: tuple[int, int]) -> Garments:
+        return Garments(2, size, self.kept)
+
+    def window(self, size: tuple[int, int]) -> tuple[int, int]:
+        """A part of a canvas as large as what was read, in whole steps."""
+        return size[0], math.ceil(size[1] * self.read / SD15.stride) * SD15.stride
+
+
+def _over(steps: int, mean: float) -> float:
+    """The mean share of a run of so many steps from that of one of RECORDED_STEPS; the first steps are whole in both."""
+    later = (mean * RECORDED_STEPS - WHOLE_STEPS) / (RECORDED_STEPS - WHOLE_STEPS)
+    return (WHOLE_STEPS + later * (steps - WHOLE_STEPS)) / steps
+
+
+def _as_run(meter: Meter) -> list[Cost]:
+    """Two garments as artists have them."""
+    costs: list[Cost] = []
+    run = Recorded.of("tau_01_every_2")
+    for scheme, size in ((AS_RUN, FULL), (AS_RUN_ALL, FULL), (AS_RUN_HALF, HALF)):
+        garments, window = (Garments(2, size), size) if scheme == AS_RUN_ALL else (run.garments(size), run.window(size))
+        row = meter.row_as_run(partial(schemes.dressed, garments=garments, null_token=True), run.shares)
+        once = 2 * meter.garments_net(window) + meter.projection(garments)
+        costs.append(Cost(scheme, 2, meter.plain_row + row, once, meter.base))
+    run = Recorded.of("ref_tau_03")
+    row = meter.row_as_run(partial(schemes.by_reference, garments=run.garments(FULL)), run.shares)
+    once = 2 * LEVELS * meter.reading(run.window(FULL))
+    return [*costs, Cost(REFERENCE_AS_RUN, 2, meter.plain_row + row, once, meter.base)]
 
 
 def _variants(meter: Meter) -> list[Cost]:

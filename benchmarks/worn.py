@@ -10,31 +10,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
+import numpy as np
+import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, lay_out, window_around
 from comfyui_anydressing.anydressing_core.checkpoint_info import GarmentTokens
 from comfyui_anydressing.anydressing_core.defaults import STRENGTH
+from comfyui_anydressing.anydressing_core.garment_kv import (
+    ABSENT_BIAS,
+    GarmentKV,
+    garment_kv,
+    project_garment,
+    split_heads,
+)
+from comfyui_anydressing.anydressing_core.latents import Size
+from comfyui_anydressing.anydressing_core.pixels import as_signed
+from comfyui_anydressing.anydressing_core.sites import AttentionSite
+from comfyui_anydressing.anydressing_core.worn_queries import Chosen, WornQueries, WornStates
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import load_base
 from comfyui_anydressing.training.dressing.finished import dressing_model, load_file
+from comfyui_anydressing.training.model import people
 from comfyui_anydressing.training.model.dresser import Dresser
 from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
 from comfyui_anydressing.training.model.sampling import SamplingSettings
 from comfyui_anydressing.training.paper_doll.bench.measures import outfit_figures
-from comfyui_anydressing.training.paper_doll.bench.pictures import BenchPlan, make_pictures
+from comfyui_anydressing.training.paper_doll.bench.pictures import BenchPlan, make_pictures, outfit
 from comfyui_anydressing.training.paper_doll.networks.parser import load_parser
 from comfyui_anydressing.training.paper_doll.networks.recogniser import load_recogniser
 from comfyui_anydressing.training.progress import Course
 from comfyui_anydressing.training.run.display import open_display
+from einops import rearrange
 from rich.console import Console
+from torch import Tensor
+from torch.nn import functional
 
 from .study import StudyPage, chosen_arms
 
@@ -42,13 +62,15 @@ DEMO = CHECKOUT / "demo"
 BASE, FILE = DEMO / "paper_doll_base.safetensors", DEMO / "anydressing" / "paper_doll.safetensors"
 PAGE = CHECKOUT / "docs" / "evidence"
 OUTFITS = 100
+SLOTS, RESOLUTION = ("upper", "lower"), (384, 288)
 SETTINGS = SamplingSettings(steps=20, guidance=4.0, strength=1.0)
 
 
 @dataclass(frozen=True)
 class WornArm:
     """threshold, every: of `WornQueries`; 0 and 1 compute everywhere, in every step. by: a file's term, or reference attention.
-    steps: of the sampling. tokens: of the garments that a file takes; a reference takes the foreground's.
+    steps: of the sampling. tokens: of the garments that a file takes; a reference takes the foreground's. merged: to which share
+    of their number a file's keys are merged.
     """
 
     title: str
@@ -57,6 +79,7 @@ class WornArm:
     by: Literal["file", "reference"] = "file"
     steps: int = 20
     tokens: GarmentTokens = "all"
+    merged: float = 1.0
 
 
 ARMS: Mapping[str, WornArm] = MappingProxyType(
@@ -76,6 +99,8 @@ ARMS: Mapping[str, WornArm] = MappingProxyType(
         "together": WornArm(
             "the garments' own tokens, where more than .1 is worn, every second step", 0.1, 2, tokens="foreground"
         ),
+        "merged_2": WornArm("similar keys merged, a half is left", merged=1 / 2),
+        "merged_4": WornArm("similar keys merged, a quarter is left", merged=1 / 4),
         "ref_everywhere": WornArm("reference mode, at every query", by="reference"),
         "ref_tau_005": WornArm("reference mode, where more than .05 is worn", 0.05, by="reference"),
         "ref_tau_01": WornArm("reference mode, where more than .1 is worn", 0.1, by="reference"),
@@ -83,6 +108,7 @@ ARMS: Mapping[str, WornArm] = MappingProxyType(
         "ref_tau_03": WornArm("reference mode, where more than .3 is worn", 0.3, by="reference"),
     }
 )
+STRIDE = 4  # of the doll's coarsest tokens, in latent cells
 SITES = ("down_1_0", "down_2_0", "mid_0_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1")
 """The doll's: 24 x 18 tokens at the first and the last two, 12 x 9 at the others."""
 
@@ -95,6 +121,99 @@ CHANGES = (
     ("few", "few_tau_01_every_2"),
     *(("ref_everywhere", name) for name, arm in ARMS.items() if arm.by == "reference" and arm.threshold),
 )
+
+FINER = ((48, 36), (96, 72))
+"""Grids that SD1.5 has at 768 x 576 beside those of the doll, on which a ring of one token is thinner."""
+
+
+class FinerToo(WornQueries):
+    """Counts besides which share its maps would leave to compute on SD1.5's finer grids, by the same rule."""
+
+    @property
+    def mean_computed(self) -> dict[str, float]:
+        """As of the parent, of sites at which garments were met at all."""
+        met = super().mean_computed
+        return {name: share for name, share in met.items() if name.partition(" on ")[0] in met}
+
+    def begin(self, sites: Sequence[AttentionSite], size: Size) -> None:
+        """As of the parent."""
+        early = self._steps < self._whole
+        super().begin(sites, size)
+        if early or self._kept:
+            for site in sites:
+                for grid in FINER:
+                    self.computed.setdefault(finer(site.key, grid), []).append(float(early))
+
+    def _choose(self, sites: Sequence[AttentionSite]) -> dict[str, Chosen]:
+        for site in sites:
+            share = self._shares.get(site.key)
+            for grid in FINER if share is not None else ():
+                assert share is not None
+                maps = share.view(-1, 1, *site.grid(*self._size))
+                above = functional.interpolate(maps, grid, mode="bilinear") > self._threshold
+                worn = functional.max_pool2d(above.float(), 3, 1, 1)
+                self.computed.setdefault(finer(site.key, grid), []).append(float(worn.mean()))
+        return super()._choose(sites)
+
+
+def finer(site: str, grid: Size) -> str:
+    """What a share is called that a site's maps would leave to compute on another grid."""
+    return f"{site} on {grid[0]} x {grid[1]}"
+
+
+class FinerStates(WornStates):
+    """As artists have them, counted on finer grids, too."""
+
+    @classmethod
+    def of(cls, threshold: float, every: int) -> FinerStates:
+        """As of the parent."""
+        return cls(FinerToo(threshold, every), FinerToo(threshold))
+
+
+class MergedModel(DressingModel):
+    """Similar keys of a garment are one, at the mean of their values, and count as often as they were: log n in the columns that
+    carry the null token's bias.
+    """
+
+    left = 1.0
+
+    def _at_site(
+        self, site: AttentionSite, features: Tensor, shown: Tensor | None, outfits: Outfits, maps: bool
+    ) -> GarmentKV:
+        dressing, heads = self.adapter.site(site.key), self.adapter.info.unet.heads
+        key, value = project_garment(features, dressing.to_k.weight, dressing.to_v.weight)
+        before = key.shape[1]
+        key, value, count = merged(key, value, round(self.left * before))
+        index, null = outfits.worn.clamp(min=0), dressing.null
+        assert shown is None
+        assert null is not None
+        null = (null[0], null[1] + math.log(before / key.shape[1]))  # its share is that of all tokens
+        keys, values = (list(part[index].unbind(1)) for part in (key, value))
+        one = garment_kv(keys, values, heads, null=null, maps=maps)
+        bias = count[index].flatten(1).log().clamp(min=ABSENT_BIAS) * math.sqrt(one.columns.width)
+        wide = split_heads(one.key, heads).clone()
+        wide[:, :-1, :, one.columns.dim] += bias[..., None]
+        return replace(one, key=rearrange(wide, "b m h d -> b m (h d)"))
+
+
+def merged(key: Tensor, value: Tensor, left: int, rounds: int = 10) -> tuple[Tensor, Tensor, Tensor]:
+    """Lloyd's k-means of the keys (G, M, C), from evenly spread ones: key and value of each cluster's mean and its size (G, left)."""
+    centre = key[:, torch.linspace(0, key.shape[1] - 1, left).round().long()]
+    for _ in range(rounds):
+        whose = _nearest(key, centre)
+        centre = torch.where(whose.sum(dim=1)[..., None] > 0, _means(whose, key), centre)
+    whose = _nearest(key, centre)
+    return centre, _means(whose, value), whose.sum(dim=1)
+
+
+def _nearest(key: Tensor, centre: Tensor) -> Tensor:
+    """1 where a key is nearest to a centre: (G, M, left)."""
+    return functional.one_hot(torch.cdist(key, centre).argmin(dim=-1), centre.shape[1]).to(key)
+
+
+def _means(whose: Tensor, x: Tensor) -> Tensor:
+    return whose.transpose(1, 2) @ x / whose.sum(dim=1).clamp(min=1)[..., None]
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Folder = Annotated[Path, typer.Argument(help="Where pictures and figures of all arms lie.")]
@@ -114,6 +233,7 @@ def measure(
     judge = load_recogniser(DEMO / "paper_doll_recogniser_judge.safetensors")
     parser = load_parser(DEMO / "paper_doll_parser.safetensors")
     display = open_display(Console())
+    people.WornStates = FinerStates  # pyright: ignore[reportPrivateImportUsage]
     file, course = load_file(FILE), Course(display.work)
     counted: tuple[GarmentTokens, ...] = ("all", "foreground")
     trained: dict[str, DressingModel] = {
@@ -126,17 +246,32 @@ def measure(
         print(f"== {name}: {arm.title}", flush=True)
         strength = SETTINGS.strength if arm.by == "file" else STRENGTH
         settings = replace(SETTINGS, steps=arm.steps, strength=strength, threshold=arm.threshold, every=arm.every)
-        plan = BenchPlan(outfits, settings, ("upper", "lower"), ("masked", "free"))
+        plan = BenchPlan(outfits, settings, SLOTS, ("masked", "free"))
         dresser: Dresser = trained[arm.tokens] if arm.by == "file" else by_reference
+        if arm.merged < 1:
+            dresser = dressing_model(file, base, MergedModel)
+            dresser.left = arm.merged
         make_pictures(dresser, name, base, pictures, plan, course=course)
         undressed = folder / f"undressed-{arm.steps}"
         nobody = replace(plan, settings=replace(SETTINGS, steps=arm.steps), ways=("undressed",))
         make_pictures(trained["all"], "nobody", base, undressed, nobody, course=course)
         figures, _ = outfit_figures(pictures, base, judge, parser, display.work, undressed)
-        for outfit, of in figures.items():
-            of |= _computed(pictures / str(outfit))
+        for seed, of in figures.items():
+            of |= _computed(pictures / str(seed)) | _read(int(seed))
         content = {"arm": name, "title": arm.title, "seed": 0, "figures": figures}
         write_atomically(folder / f"{name}-0.json", json.dumps(content, indent=1).encode())
+
+
+def _read(one: int) -> dict[str, float]:
+    """What of their canvases an outfit's garments are read from, and which of those tokens are theirs, at a garment's finest site."""
+    shares: dict[str, list[float]] = {"canvas read": [], "tokens kept": []}
+    for garment in outfit(one, SLOTS, RESOLUTION).truth.garments.values():
+        cells = lay_out(as_signed(garment.flat_lay)[None], *RESOLUTION).cells
+        window = window_around(cells, STRIDE)
+        shares["canvas read"].append(window.height * window.width / cells.numel())
+        tokens = foreground_tokens(cells, (cells.shape[0] // 2, cells.shape[1] // 2))
+        shares["tokens kept"].append(float(tokens.float().mean()))
+    return {name: float(np.mean(of)) for name, of in shares.items()}
 
 
 def _computed(outfit: Path) -> dict[str, float]:
