@@ -19,6 +19,7 @@ from typing import Any
 import diffusers
 import torch
 from comfyui_anydressing.anydressing_core.defaults import STEPS
+from comfyui_anydressing.anydressing_core.garment_kv import GarmentKV
 from comfyui_anydressing.anydressing_core.noise_levels import LEVELS
 from comfyui_anydressing.anydressing_core.reference_attention import reference_sites
 from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
@@ -38,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import schemes
 from .schemes import FULL, HALF, Garments, Layer
-from .worn import FINER, finer
+from .worn import ARMS, FINER, finer
 
 RESULT = Path(__file__).with_name("flops.json")
 WORN = CHECKOUT / "docs" / "evidence" / "worn.json"
@@ -46,6 +47,7 @@ RECORDED_STEPS = 20
 """Of the runs in WORN."""
 
 NUMBERS = range(1, 6)
+MOST_GARMENTS = 8
 RANK = 64
 
 OURS = "ours"
@@ -254,10 +256,12 @@ def _reference(meter: Meter) -> list[Cost]:
 class Recorded:
     """What a run in the doll's world computed, mean over outfits (docs/evidence/worn.json).
 
-    shares: site of SD1.5 -> of its queries, mean over the 30 steps of a picture. kept: of a garment's tokens. read: of its canvas.
+    shares: site of SD1.5 -> of its queries, mean over the 30 steps of a picture. of_later_steps: the same of steps that compute,
+    behind the whole ones. kept: of a garment's tokens. read: of its canvas.
     """
 
     shares: Mapping[str, float]
+    of_later_steps: Mapping[str, float]
     kept: float
     read: float
 
@@ -267,14 +271,19 @@ class Recorded:
         figures = {what: one[0] for what, one in json.loads(WORN.read_text())["arms"][arm]["figures"].items()}
         finest = {"down": ["down_1_0"], "up": ["up_1_0", "up_1_1"]}
         coarsest = {"down": ["down_2_0"], "mid": ["mid_0_0"], "up": ["up_0_0", "up_0_1"]}
-        shares: dict[str, float] = {}
+        shares, later = dict[str, float](), dict[str, float]()
         for site in SD15.sites:
             grid = site.grid(*FULL)
             alike = (coarsest if grid[0] <= 12 else finest)[site.stage]
             names = [finer(one, grid) if grid in FINER else one for one in alike]
             told = [figures.get(f"computed at {name}, free", 0.0) for name in names]
-            shares[site.key] = _over(STEPS, sum(told) / len(told))
-        return cls(shares, figures["tokens kept"], figures["canvas read"])
+            mean = sum(told) / len(told)
+            later[site.key] = (mean * RECORDED_STEPS - WHOLE_STEPS) / (
+                RECORDED_STEPS - WHOLE_STEPS
+            )  # the first are whole
+            shares[site.key] = (WHOLE_STEPS + later[site.key] * (STEPS - WHOLE_STEPS)) / STEPS
+        computing = {key: ARMS[arm].every * share for key, share in later.items()}
+        return cls(shares, computing, figures["tokens kept"], figures["canvas read"])
 
     def garments(self, size: tuple[int, int]) -> Garments:
         return Garments(2, size, self.kept)
@@ -282,12 +291,6 @@ class Recorded:
     def window(self, size: tuple[int, int]) -> tuple[int, int]:
         """A part of a canvas as large as what was read, in whole steps."""
         return size[0], math.ceil(size[1] * self.read / SD15.stride) * SD15.stride
-
-
-def _over(steps: int, mean: float) -> float:
-    """The mean share of a run of so many steps from that of one of RECORDED_STEPS; the first steps are whole in both."""
-    later = (mean * RECORDED_STEPS - WHOLE_STEPS) / (RECORDED_STEPS - WHOLE_STEPS)
-    return (WHOLE_STEPS + later * (steps - WHOLE_STEPS)) / steps
 
 
 def _as_run(meter: Meter) -> list[Cost]:
@@ -333,6 +336,48 @@ def _copies(meter: Meter) -> list[Cost]:
     ]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What Apply keeps of garments in 16 bit, in MB. own_tokens: half of each garment's tokens are its own, and alone count."""
+
+    mode: str
+    size: str
+    garments: int
+    all_tokens: float
+    own_tokens: float
+
+
+def kept() -> list[Kept]:
+    """For each mode, size and number of garments."""
+
+    def of_file(garments: Garments) -> int:
+        return sum(_bytes(schemes.laid_out(site, garments, null_token=True, maps=True)) for site in SD15.sites)
+
+    def of_reference(garments: Garments) -> int:
+        return LEVELS * sum(_bytes(schemes.read(site, garments)) for site in reference_sites(SD15))
+
+    rows: list[Kept] = []
+    for mode, of in (("with a file", of_file), ("by reference", of_reference)):
+        for size, name in ((FULL, "full"), (HALF, "half")):
+            for number in (*NUMBERS, MOST_GARMENTS):
+                every, own = (of(Garments(number, size, share)) / 1e6 for share in (1.0, 0.5))
+                rows.append(Kept(mode, name, number, round(every, 1), round(own, 1)))
+    return rows
+
+
+def _bytes(garments: GarmentKV) -> int:
+    return 2 * (garments.key.numel() + garments.value.numel())
+
+
+def kept_table(rows: list[Kept]) -> str:
+    """As Markdown."""
+    lines = ["| mode | size | N | MB, all tokens | MB, half of them |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row.mode} | {row.size} | {row.garments} | {row.all_tokens:.0f} | {row.own_tokens:.0f} |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
 def _fastfit(meter: Meter) -> list[Cost]:
     """Half-size garments in a U-Net without text, which is therefore their base."""
     row, encode = meter.textless_row(FULL), 2 * meter.textless_row(HALF)
@@ -361,6 +406,7 @@ def as_json(costs: list[Cost]) -> dict[str, Any]:
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "costs": [asdict(cost) for cost in costs],
+        "kept": [asdict(row) for row in kept()],
     }
 
 
@@ -373,6 +419,7 @@ def main() -> None:
     print(f"SD1.5 at 768x576, TFLOP (2 FLOP per multiply-add); torch {torch.__version__}, meta tensors.")
     print(f"A step is one conditional and one unconditional row; `once` comes before the first of {STEPS} steps.\n")
     print(table(costs))
+    print(f"\nMB kept of garments for 768 x 576 in 16 bit\n\n{kept_table(kept())}")
     if write:
         RESULT.write_text(json.dumps(as_json(costs), indent=1) + "\n")
 

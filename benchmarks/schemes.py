@@ -2,7 +2,7 @@
 """Ways to show garments to a U-Net, each as what it computes at one self-attention layer.
 
 The first two run the project's own code. The others are the schemes of other methods, re-stated from their
-descriptions in the simplest form that does the same products. All tensors are on the meta device: shapes, no values.
+descriptions in the simplest form that does the same products. For counting all tensors are on the meta device: shapes, no values.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,20 +38,31 @@ FULL, HALF = latent_size(RESOLUTION), latent_size(half_size(RESOLUTION))
 class Garments:
     """What one person wears.
 
-    count: N. size: latent height and width of each garment. kept: the share of a garment's tokens that takes part.
+    count: N. size: latent height and width of each garment. kept: the share of a garment's tokens that takes part. device,
+    dtype: of the tensors, which hold noise where they hold anything.
     """
 
     count: int
     size: tuple[int, int] = FULL
     kept: float = 1.0
+    device: str = "meta"
+    dtype: torch.dtype = torch.float32
 
     def tokens(self, site: AttentionSite) -> int:
         """L_g at a site, of each garment."""
         return math.ceil(math.prod(site.grid(*self.size)) * self.kept)
 
     def features(self, site: AttentionSite) -> list[Tensor]:
-        """N times F (1, L_g, C)."""
-        return [torch.empty(1, self.tokens(site), site.channels, device="meta") for _ in range(self.count)]
+        """N times F (1, L_g, C), the same whenever they are asked for."""
+        return [noise((1, self.tokens(site), site.channels), self.device, self.dtype, one) for one in range(self.count)]
+
+
+@cache
+def noise(shape: tuple[int, ...], device: str, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    """A tensor of noise, made once; on the meta device it has a shape alone."""
+    if device == "meta":
+        return torch.empty(shape, device=device, dtype=dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
 
 
 def plain(_site: AttentionSite, attn: Any, image: Tensor) -> Tensor:
@@ -63,15 +75,26 @@ def dressed(site: AttentionSite, attn: Any, image: Tensor, *, garments: Garments
     return attn(image, role=DressingRole({site.key: laid_out(site, garments, null_token)}, STRENGTH))
 
 
-def by_reference(site: AttentionSite, attn: Any, image: Tensor, *, garments: Garments) -> Tensor:
-    """Reference mode: one softmax over the picture's tokens and the garments', with a place for each, at the decoder's sites."""
+def by_reference(
+    site: AttentionSite, attn: Any, image: Tensor, *, garments: Garments, picture: tuple[int, int] = FULL
+) -> Tensor:
+    """Reference mode: one softmax over the picture's tokens and the garments', with a place for each, at the decoder's sites.
+
+    picture: its latent's height and width.
+    """
     if site.key not in {one.key for one in reference_sites(SD15)}:
         return attn(image)
-    kept = garments.features(site)  # K_g and V_g have the features' shape
-    weights = torch.empty(garments.count, device="meta")
-    places = torch.empty(1, garments.count, *FULL, device="meta")
-    step = ReferenceStep({site.key: reference_kv(kept, kept, SD15.heads)}, weights, places, None, "", FULL)
+    weights = noise((garments.count,), garments.device, garments.dtype).abs()
+    places = noise((1, garments.count, *picture), garments.device, garments.dtype).abs()
+    step = ReferenceStep({site.key: read(site, garments)}, weights, places, None, "", picture)
     return attn(image, role=DressingRole({}, STRENGTH, step))
+
+
+@cache
+def read(site: AttentionSite, garments: Garments) -> GarmentKV:
+    """All garments' K_g and V_g at one site and level of noise."""
+    kept = garments.features(site)  # they have the features' shape
+    return reference_kv(kept, kept, SD15.heads)
 
 
 def dressed_from_features(site: AttentionSite, attn: Any, image: Tensor, *, garments: Garments) -> Tensor:
@@ -105,12 +128,16 @@ def extended(site: AttentionSite, attn: Any, image: Tensor, *, garments: Garment
 
 def project(features: Tensor) -> tuple[Tensor, Tensor]:
     """One garment's K' and V' at one site."""
-    weight = features.new_empty(features.shape[-1], features.shape[-1])
+    channels = features.shape[-1]
+    weight = noise((channels, channels), str(features.device), features.dtype)
     return project_garment(features, weight, weight)
 
 
-def laid_out(site: AttentionSite, garments: Garments, null_token: bool) -> GarmentKV:
+@cache
+def laid_out(site: AttentionSite, garments: Garments, null_token: bool, *, maps: bool = False) -> GarmentKV:
     """All garments' K' and V' at one site, as Apply lays them out."""
     projected = garments.features(site)  # K' and V' have the features' shape
-    null = (torch.empty(site.channels, device="meta"), torch.empty(1, device="meta")) if null_token else None
-    return garment_kv(projected, projected, SD15.heads, null=null)
+    null = None
+    if null_token:
+        null = (noise((site.channels,), garments.device, garments.dtype), noise((1,), garments.device, torch.float32))
+    return garment_kv(projected, projected, SD15.heads, null=null, maps=maps)

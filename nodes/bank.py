@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,8 +97,9 @@ def make_wardrobe(model: Any, shape: UNetShape, garments: Sequence[Garment]) -> 
     device, dtype = model.load_device, compute_dtype(model)
     home = comfy.model_management.unet_offload_device()
 
-    def at_rest(sites: dict[str, GarmentKV]) -> Bank:
-        return Bank({key: _move(one, home) for key, one in sites.items()})
+    def at_rest(sites: Iterator[tuple[str, GarmentKV]]) -> Bank:
+        """Site by site, so that the device never holds more than one of them."""
+        return Bank({key: _move(one, home) for key, one in sites})
 
     checkpoint = garments[0].anydressing.checkpoint
     trained = None if checkpoint is None else at_rest(_trained_sites(shape, garments, checkpoint, device, dtype))
@@ -110,34 +111,33 @@ def make_wardrobe(model: Any, shape: UNetShape, garments: Sequence[Garment]) -> 
 
 def _trained_sites(
     shape: UNetShape, garments: Sequence[Garment], checkpoint: Checkpoint, device: Any, dtype: Any
-) -> dict[str, GarmentKV]:
+) -> Iterator[tuple[str, GarmentKV]]:
     """K' and V' (Eq. 6)."""
     regions = any(garment.region is not None for garment in garments)
-    sites: dict[str, GarmentKV] = {}
     for index, site in enumerate(shape.sites):
         to_k, to_v = (weight.to(device, dtype) for weight in (checkpoint.to_k(site.key), checkpoint.to_v(site.key)))
         pairs = [project_garment(garment.tokens[index].to(device, dtype), to_k, to_v) for garment in garments]
-        sites[site.key] = garment_kv(
-            [key for key, _ in pairs],
-            [value for _, value in pairs],
-            shape.heads,
-            weights=[garment.weight for garment in garments],
-            null=_null_token(checkpoint, site, device, dtype),
-            biased=regions,
-            maps=checkpoint.info.null_token,  # what tells where garments are worn rides in columns that are there anyway
+        yield (
+            site.key,
+            garment_kv(
+                [key for key, _ in pairs],
+                [value for _, value in pairs],
+                shape.heads,
+                weights=[garment.weight for garment in garments],
+                null=_null_token(checkpoint, site, device, dtype),
+                biased=regions,
+                maps=checkpoint.info.null_token,  # what tells where garments are worn rides in columns that are there anyway
+            ),
         )
-    return sites
 
 
 def _level_sites(
     shape: UNetShape, garments: Sequence[Garment], level: int, device: Any, dtype: Any
-) -> dict[str, GarmentKV]:
+) -> Iterator[tuple[str, GarmentKV]]:
     """K_g and V_g at one level of noise."""
-    sites: dict[str, GarmentKV] = {}
     for index, site in enumerate(garments[0].levels[level].sites):
         pairs = [[part.to(device, dtype) for part in garment.levels[level].tokens[index]] for garment in garments]
-        sites[site.key] = reference_kv([key for key, _ in pairs], [value for _, value in pairs], shape.heads)
-    return sites
+        yield site.key, reference_kv([key for key, _ in pairs], [value for _, value in pairs], shape.heads)
 
 
 def _in_comfyuis_care(wardrobe: Wardrobe, device: torch.device, home: torch.device) -> Any:

@@ -18,11 +18,13 @@ from torch import Tensor
 from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out, window_around
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, latent_size
+from ..anydressing_core.noise_levels import LEVELS
 from ..anydressing_core.pixels import as_pixels, signed_of
 from ..anydressing_core.refusals import refusal
 from ..anydressing_core.sites import AttentionSite, UNetShape
 from .garment import TRAINING_FREE, AnyDressing, Garment, Level, Origin, Tokens
 from .garment_model_pass import read_by_model
+from .garment_pass import pass_memory
 from .garments_net import garment_features
 from .inputs import canvas_size, choice, line, require_anydressing, require_clip, require_model, require_vae
 from .loader import known_slots
@@ -213,7 +215,11 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         content = ordered_digest(
             latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity
         )
-        tell(cls, f"{_measured(canvas.picture, tokens, levels)}, {time.perf_counter() - began:.1f} s\n{said}")
+        took = time.perf_counter() - began
+        asked = pass_memory(model, 1 if by_model or not by_reference else LEVELS, latent)
+        tell(
+            cls, f"{_measured(canvas.picture, tokens, levels)}, {took:.1f} s, read within {asked / 1e6:.0f} MB\n{said}"
+        )
         named = text.words if placed else None
         garment = Garment(anydressing, shape, slot, content, tokens, levels, by_model, named, origin)
         seen = canvas.picture if counted == "all" else canvas.preview

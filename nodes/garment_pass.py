@@ -32,6 +32,11 @@ class AllReadError(Exception):
     """What a patch raises once all is read that a pass is for: nothing behind it need be computed."""
 
 
+def pass_memory(model: Any, rows: int, latent: Tensor) -> float:
+    """What ComfyUI's memory manager is asked for, in bytes beside the model, for `rows` of a garment's latent in one call."""
+    return model.memory_required([rows, *latent.shape[1:]])
+
+
 class GarmentPass:
     """One call of the U-Net over `rows` latents of a garment.
 
@@ -41,7 +46,7 @@ class GarmentPass:
     def __init__(self, model: Any, rows: int, latent: Tensor, *, keep_loras: bool) -> None:
         self._override = _attention_override(model)
         self._patcher = _clone_for_pass(model, keep_loras)
-        memory = self._patcher.memory_required([rows, *latent.shape[1:]])
+        memory = pass_memory(self._patcher, rows, latent)
         comfy.model_management.load_models_gpu([self._patcher], memory_required=memory)
         self.device, self.dtype = self._patcher.load_device, compute_dtype(self._patcher)
 

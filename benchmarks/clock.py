@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Seconds of a dressed step beside an undressed one, in one process, turn by turn: the ratio is what a machine says.
+
+    python -m benchmarks.clock                           # SD1.5's U-Net with random weights, 384 x 288, two garments
+    python -m benchmarks.clock --size 768x576 --precision fp16 --write NAME     # on a GPU; into clock.json
+
+A step is one conditional and one unconditional row, each a call of its own; garments are of the picture's size. Rows "as run"
+take three kinds of step in turn, as a picture of 30 steps has them: one that computes the recorded share of queries, and with a
+file one that takes its term as it was. The others are the schemes of `schemes`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
+from comfyui_anydressing.anydressing_core.defaults import STRENGTH
+from comfyui_anydressing.anydressing_core.latents import Size, latent_size
+from comfyui_anydressing.anydressing_core.reference_attention import reference_sites
+from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
+from comfyui_anydressing.anydressing_core.word_table import POSITIONS
+from comfyui_anydressing.anydressing_core.worn_queries import Chosen, WornQueries, WornStates
+from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
+from comfyui_anydressing.training.model.processors import DressingRole, ReferenceStep, SiteProcessor, TextProcessor
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from rich.progress import track
+from torch import Tensor
+
+from . import schemes
+from .flops import Recorded
+from .schemes import Garments, Layer, noise
+
+RESULT = Path(__file__).with_name("clock.json")
+TIMES = 9
+"""How often each step is taken; the median counts."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class LayerProcessor:
+    """Self-attention as the scheme of the moment has it."""
+
+    layer: Layer = staticmethod(schemes.plain)
+
+    def __init__(self, site: AttentionSite) -> None:
+        self._own = SiteProcessor(site)
+
+    def __call__(self, attn: Any, hidden_states: Tensor, role: DressingRole | None = None, **_: Any) -> Tensor:
+        return LayerProcessor.layer(self._own.site, _Own(attn, self._own, role), hidden_states)
+
+
+class _Own:
+    """An attention layer that is called as if our processor were its own. role: of a call that brings none."""
+
+    def __init__(self, attn: Any, processor: SiteProcessor, role: DressingRole | None) -> None:
+        self._attn, self._processor, self._role = attn, processor, role
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attn, name)
+
+    def __call__(self, image: Tensor, role: DressingRole | None = None) -> Tensor:
+        return self._processor(self._attn, image, role=role or self._role)
+
+
+class FixedShare(WornQueries):
+    """Computes a share of the queries that was recorded elsewhere, those in the middle of the picture."""
+
+    def __init__(self, shares: Mapping[str, float], every: int = 1) -> None:
+        super().__init__(every=every, whole=0)
+        self._fixed = shares
+
+    def _choose(self, sites: Sequence[AttentionSite]) -> dict[str, Chosen]:
+        return {site.key: self._of(site) for site in sites if 0 < self._fixed[site.key] < 1}
+
+    def _of(self, site: AttentionSite) -> Chosen:
+        length = site.grid(*self._size)[0] * site.grid(*self._size)[1]
+        count = max(1, round(self._fixed[site.key] * length))
+        first = (length - count) // 2
+        order = torch.arange(length, device=self.device).roll(-first)[None]
+        return Chosen(order[:, :count], order[:, count:])
+
+    device = "cpu"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one step, each time it was taken; an undressed step was taken before each."""
+
+    scheme: str
+    seconds: list[float]
+    plain: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the step over that of the undressed one."""
+        return statistics.median(self.seconds) / statistics.median(self.plain)
+
+
+class Clock:
+    """SD1.5's U-Net with random weights. size: of picture and garments, in latent cells."""
+
+    def __init__(self, size: Size, device: torch.device, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        with torch.device(device):
+            self.unet = UNet2DConditionModel(**SD15.to_diffusers())
+        self.unet.requires_grad_(False).to(dtype=dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        self.size, self.device, self.dtype = size, str(device), dtype
+        for site in SD15.sites:
+            attention: Any = self.unet.get_submodule(site.diffusers_name)
+            text: Any = self.unet.get_submodule(site.diffusers_name.removesuffix("1") + "2")
+            attention.set_processor(LayerProcessor(site))
+            text.set_processor(TextProcessor(site))
+
+    @cached_property
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A noisy latent, a timestep and a prompt."""
+        latent = noise((1, 4, *self.size), self.device, self.dtype)
+        return latent, torch.tensor([500], device=self.device), noise((1, POSITIONS, 768), self.device, self.dtype)
+
+    def garments(self, kept: float = 1.0, *, half: bool = False) -> Garments:
+        """Two garments of the picture's size, or of half of it."""
+        height, width = self.size
+        return Garments(2, (height // 2, width // 2) if half else self.size, kept, self.device, self.dtype)
+
+    @torch.inference_mode()
+    def step(self, layers: Sequence[Layer], role: DressingRole | None = None) -> float:
+        """The seconds of one step, a row for each layer. role: of the first row."""
+        self._wait()
+        began = time.perf_counter()
+        for number, layer in enumerate(layers):
+            LayerProcessor.layer = staticmethod(layer)
+            told = None if number or role is None else {"role": role}
+            latent, timestep, text = self.rows
+            self.unet(latent, timestep, encoder_hidden_states=text, cross_attention_kwargs=told)
+        self._wait()
+        return time.perf_counter() - began
+
+    def time(self, scheme: str, take: Callable[[], float]) -> Timed:
+        """Take a scheme's step and an undressed one, turn by turn."""
+        plain, seconds = partial(self.step, [schemes.plain] * 2), list[float]()
+        plain()
+        take()  # both warm
+        before: list[float] = []
+        for _ in track(range(TIMES), scheme):
+            before.append(plain())
+            seconds.append(take())
+        return Timed(scheme, seconds, before)
+
+    def _wait(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+
+def as_run(
+    clock: Clock, arm: str, kept: float, *, half: bool = False, by_reference: bool = False
+) -> Callable[[], float]:
+    """Steps as artists have them: every call takes two, and gives their mean."""
+    garments, shares = clock.garments(kept, half=half), Recorded.of(arm).of_later_steps
+    if by_reference:
+        worn = WornStates(FixedShare(shares), FixedShare(shares))
+        read = {site.key: schemes.read(site, garments) for site in reference_sites(SD15)}
+        places = noise((1, 2, *clock.size), clock.device, clock.dtype).abs()
+        weights = torch.ones(2, device=clock.device)
+        role = DressingRole({}, STRENGTH, ReferenceStep(read, weights, places, None, "", clock.size), worn)
+    else:
+        worn = WornStates(FixedShare(shares, every=2), FixedShare(shares))
+        laid = {site.key: schemes.laid_out(site, garments, null_token=True, maps=True) for site in SD15.sites}
+        role = DressingRole(laid, STRENGTH, worn=worn)
+    for state in worn:
+        state.device = clock.device  # pyright: ignore[reportAttributeAccessIssue]
+
+    def two_steps() -> float:
+        seconds = 0.0
+        for _ in range(2):
+            for state in worn:
+                state.begin(SD15.sites, clock.size)
+            seconds += clock.step([schemes.plain] * 2, role)
+        return seconds / 2
+
+    return two_steps
+
+
+def everything(clock: Clock, kept: float) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Every row of the table. kept: of a garment's tokens that are its own."""
+    plain, two, half, own = schemes.plain, clock.garments(), clock.garments(half=True), clock.garments(kept)
+    one = clock.garments()
+    one = Garments(1, one.size, 1.0, one.device, one.dtype)
+
+    def ours(garments: Garments, *, null_token: bool) -> Layer:
+        return partial(schemes.dressed, garments=garments, null_token=null_token)
+
+    def reference(garments: Garments) -> Layer:
+        return partial(schemes.by_reference, garments=garments, picture=clock.size)
+
+    def rows(*layers: Layer) -> Callable[[], float]:
+        return partial(clock.step, layers)
+
+    yield "ours as run, two full-size garments", as_run(clock, "tau_01_every_2", kept)
+    yield "ours as run, all tokens of two full-size garments", as_run(clock, "tau_01_every_2", 1.0)
+    yield "ours as run, two half-size garments", as_run(clock, "tau_01_every_2", kept, half=True)
+    yield "reference mode as run", as_run(clock, "ref_tau_03", kept, by_reference=True)
+    yield "ours, full-size", rows(ours(two, null_token=False), plain)
+    yield "ours, full-size, null token", rows(ours(two, null_token=True), plain)
+    yield "ours, half-size, null token", rows(ours(half, null_token=True), plain)
+    yield "reference mode, all tokens", rows(reference(two), plain)
+    yield "reference mode, own tokens", rows(reference(own), plain)
+    yield "one garment: ours, null token", rows(ours(one, null_token=True), plain)
+    yield "one garment: MagicClothing-like", rows(*[partial(schemes.concatenated, garments=one)] * 2)
+    yield "one garment: IMAGDressing-like", rows(partial(schemes.dressed_from_features, garments=one), plain)
+    yield "one garment: StableGarment-like", rows(partial(schemes.called_twice, garments=one), plain, plain)
+    yield "FastFit-like, two half-size, cached", rows(*[partial(schemes.extended, garments=half)] * 2)
+    yield "reference-only: two garments pass in every step", rows(reference(two), plain, plain, plain)
+
+
+@app.command()
+def main(
+    size: Annotated[str, typer.Option(help="Of picture and garments, height x width in pixels.")] = "384x288",
+    write: Annotated[str, typer.Option(help=f"Under this name into {RESULT.name}.")] = "",
+    only: Annotated[list[str] | None, typer.Option(help="Rows with these words in their names.")] = None,
+    precision: Precision = PrecisionName.fp32,
+    device: Device = "auto",
+) -> None:
+    """Time every scheme beside the undressed U-Net, and print the ratios."""
+    hardware = hardware_of(precision, device).for_file("fp32")
+    height, width = (int(part) for part in size.split("x"))
+    clock = Clock(latent_size((height, width)), hardware.device, hardware.dtype)
+    kept = Recorded.of("tau_01_every_2").kept
+    rows = [
+        clock.time(name, take)
+        for name, take in everything(clock, kept)
+        if not only or any(word in name for word in only)
+    ]
+    machine = (
+        torch.cuda.get_device_name() if clock.device.startswith("cuda") else f"{torch.get_num_threads()} CPU cores"
+    )
+    print(f"SD1.5 at {size}, {hardware.precision}, {machine}, torch {torch.__version__}, median of {TIMES}")
+    for row in rows:
+        print(f"{row.scheme:50} {row.ratio:6.3f}   {statistics.median(row.seconds):8.3f} s")
+    if write:
+        there = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
+        there[write] = {
+            "machine": machine,
+            "platform": platform.machine(),
+            "size": size,
+            "precision": hardware.precision,
+            "torch": torch.__version__,
+            "ratios": {row.scheme: round(row.ratio, 3) for row in rows},
+            "plain": round(statistics.median(second for row in rows for second in row.plain), 4),
+        }
+        write_atomically(RESULT, (json.dumps(there, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    app()
