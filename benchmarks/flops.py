@@ -41,7 +41,7 @@ from . import schemes
 from .schemes import FULL, HALF, Garments, Layer
 from .worn import ARMS, FINER, finer
 
-RESULT = Path(__file__).with_name("flops.json")
+RESULT, PAGE = Path(__file__).with_name("flops.json"), Path(__file__).with_name("README.md")
 WORN = CHECKOUT / "docs" / "evidence" / "worn.json"
 RECORDED_STEPS = 20
 """Of the runs in WORN."""
@@ -399,6 +399,34 @@ def table(costs: list[Cost]) -> str:
     return "\n".join([*lines, "", *(f"{scheme:{wide}}  {counted}" for scheme, counted in COUNTED.items())])
 
 
+def markdown(costs: list[Cost]) -> str:
+    """The same as a table of the page."""
+    usual = costs[0].base
+    lines = ["| scheme | N | TFLOP a step | over base | once | 30 steps over base |", "|---|---|---|---|---|---|"]
+    before = ""
+    for cost in costs:
+        name = "" if cost.scheme == before else cost.scheme
+        if name and cost.base != usual:
+            name += f" (base {cost.base / 1e12:.3f})"
+        before, step = cost.scheme, f"{cost.step / 1e12:.3f}"
+        once = f"{cost.once / 1e12:.3f}" if cost.once else "in the step"
+        shown = [name, str(cost.garments), step, f"{cost.over_base:+.1f} %", once, f"{cost.total_over_base:+.1f} %"]
+        lines.append(f"| {' | '.join(shown if cost.garments else [*shown[:3], '', '', ''])} |")
+    return "\n".join(lines)
+
+
+def written(page: str, tables: Mapping[str, str]) -> str:
+    """A page with its tables between the lines that are theirs."""
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}: written by `python -m benchmarks.flops --write` -->", f"<!-- end of {name} -->"
+        head, found, rest = page.partition(begin)
+        _, ended, tail = rest.partition(end)
+        assert found
+        assert ended
+        page = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
+    return page
+
+
 def as_json(costs: list[Cost]) -> dict[str, Any]:
     """What flops.json holds; all numbers are FLOP."""
     return {
@@ -413,7 +441,7 @@ def as_json(costs: list[Cost]) -> dict[str, Any]:
 def main() -> None:
     """Count, print, and write if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flops", description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"also write {RESULT.name}")
+    parser.add_argument("--write", action="store_true", help=f"also write {RESULT.name} and {PAGE.name}")
     write = parser.parse_args().write
     costs = count(Meter())
     print(f"SD1.5 at 768x576, TFLOP (2 FLOP per multiply-add); torch {torch.__version__}, meta tensors.")
@@ -422,6 +450,8 @@ def main() -> None:
     print(f"\nMB kept of garments for 768 x 576 in 16 bit\n\n{kept_table(kept())}")
     if write:
         RESULT.write_text(json.dumps(as_json(costs), indent=1) + "\n")
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(written(page, {"steps": markdown(costs), "kept": kept_table(kept())}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -72,34 +72,38 @@ function showWhatIsChosen(node, where) {
   setTimeout(() => void showGarment(node, where)); // when a saved workflow has set its value
 }
 
-/** A new node dresses by reference beside a file, too; one that was saved before there was such a choice does not. */
-function chooseReference(encode) {
-  const reference = widgetOf(encode, "reference");
-  if (!reference) return;
-  const place = encode.widgets.indexOf(reference);
-  reference.value = true;
-  const before = encode.onConfigure;
-  encode.onConfigure = function (saved, ...rest) {
-    if (saved.widgets_values && place >= saved.widgets_values.length) reference.value = false;
-    return before?.call(this, saved, ...rest);
+/**
+ * A new node begins with what is best; one that was saved before there was such a choice keeps what it was made with.
+ * name: of a switch, on in new nodes. before: an input that every prompt names. also: what else came with the switch, and
+ * what a prompt without it means by it.
+ */
+function beginWith(node, name, before, also = {}) {
+  const choice = widgetOf(node, name);
+  if (!choice) return;
+  const place = node.widgets.indexOf(choice);
+  choice.value = true;
+  const configure = node.onConfigure;
+  node.onConfigure = function (saved, ...rest) {
+    if (saved.widgets_values && place >= saved.widgets_values.length) choice.value = false;
+    return configure?.call(this, saved, ...rest);
   };
-  fillInWhatAPromptLeavesOut(encode, { words: "", reference: false });
+  fillInWhatAPromptLeavesOut(node, before, { ...also, [name]: false });
 }
 
 /**
  * A file in the API's format names only the inputs that it was made with, and what it names is set in the same breath as
- * its nodes are made, by the widgets' callbacks. `slot` is always named: whatever was not before it, has what it meant.
+ * its nodes are made, by the widgets' callbacks. `before` is always named: whatever was not before it, has what it meant.
  */
-function fillInWhatAPromptLeavesOut(encode, meant) {
+function fillInWhatAPromptLeavesOut(node, before, meant) {
   let told = new Set(); // null once the node stands
   setTimeout(() => (told = null));
   for (const name of Object.keys(meant)) {
-    const widget = widgetOf(encode, name);
+    const widget = widgetOf(node, name);
     if (widget) follow(widget, "callback", () => told?.add(name));
   }
-  follow(widgetOf(encode, "slot"), "callback", () => {
+  follow(widgetOf(node, before), "callback", () => {
     for (const [name, value] of Object.entries(meant)) {
-      const widget = widgetOf(encode, name);
+      const widget = widgetOf(node, name);
       if (widget && told && !told.has(name)) widget.value = value;
     }
   });
@@ -108,7 +112,7 @@ function fillInWhatAPromptLeavesOut(encode, meant) {
 const SETUP = {
   AnyDressingGarmentEncode(node) {
     follow(node, "onConnectionsChange", () => offerSlots(node));
-    chooseReference(node);
+    beginWith(node, "reference", "slot", { words: "" }); // beside a file it dresses by reference, too
   },
   AnyDressingLoader(node) {
     const file = widgetOf(node, "file");
@@ -117,6 +121,7 @@ const SETUP = {
   AnyDressingApply(node) {
     follow(node, "onConnectionsChange", () => setTimeout(() => countFromOne(node)));
     setTimeout(() => countFromOne(node));
+    beginWith(node, "only_where_worn", "strength");
   },
   AnyDressingExampleGarment: (node) => showWhatIsChosen(node, "example_garment"),
   AnyDressingLoadGarment: (node) => showWhatIsChosen(node, "wardrobe"),

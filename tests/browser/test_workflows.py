@@ -286,13 +286,21 @@ def test_only_example_garments_are_served(frontend):
 )
 def test_a_workflow_saved_before_there_were_these_inputs_opens_and_sends_the_same_prompt(frontend, since):
     saved = workflow("03_three_garments")
+    worn = CHOICES["AnyDressingApply"]
+    for apply in (node for node in saved["nodes"] if node["type"] == "AnyDressingApply"):
+        apply["inputs"] = [entry for entry in apply["inputs"] if entry["name"] not in worn]
+        del apply["widgets_values"][-len(worn) :]
     for encode in (node for node in saved["nodes"] if node["type"] == "AnyDressingGarmentEncode"):
         later = [entry for entry in encode["inputs"] if entry["name"] in since]
         assert {entry["name"] for entry in later} == since
         encode["inputs"] = [entry for entry in encode["inputs"] if entry not in later]
         del encode["widgets_values"][-sum("widget" in entry for entry in later) :]
+    meant = shipped("03_three_garments")
+    for node in meant.values():
+        if node["class_type"] == "AnyDressingApply":
+            node["inputs"] |= dict.fromkeys(worn, False)
     assert frontend.open(saved).is_clean
-    assert frontend.prompt() == shipped("03_three_garments")
+    assert frontend.prompt() == meant
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_THE_DOLL])
@@ -309,41 +317,44 @@ def test_the_artists_workflow_is_accepted_as_it_is(frontend, name):
     assert frontend.page_errors == []
 
 
-REFERENCE = """() => app.graph._nodes.filter(n => n.comfyClass === 'AnyDressingGarmentEncode')
-    .map(n => n.widgets.find(w => w.name === 'reference').value)"""
-ADD = """() => {
-    const node = LiteGraph.createNode('AnyDressingGarmentEncode')
+CHOSEN = """([kind, name]) => app.graph._nodes.filter(n => n.comfyClass === kind)
+    .map(n => n.widgets.find(w => w.name === name).value)"""
+ADD = """([kind, name]) => {
+    const node = LiteGraph.createNode(kind)
     app.graph.add(node)
-    return node.widgets.find(w => w.name === 'reference').value
+    return node.widgets.find(w => w.name === name).value
 }"""
+CHOICES = {"AnyDressingGarmentEncode": ["words", "reference"], "AnyDressingApply": ["only_where_worn"]}
+"""Node -> its last widgets, of which the last is a switch that is on in new nodes; graphs from before have no value for them."""
 
 
 @pytest.mark.holds_by_reference("a file at the same time")
-def test_a_new_node_dresses_by_reference_too_and_a_saved_one_as_it_did(canvas):
-    """`words` and `reference` are the last widgets: a graph that was saved before them has two values less."""
-    saved = workflow("01_two_garments")
-    for node in saved["nodes"]:
-        if node["type"] == "AnyDressingGarmentEncode":
-            assert node["widgets_values"][-2:] == ["", True]
-            node["widgets_values"] = node["widgets_values"][:-2]
+@pytest.mark.parametrize("kind", CHOICES)
+def test_a_new_node_begins_with_what_is_best_and_a_saved_one_stays_as_it_was(canvas, kind):
+    choice = [kind, CHOICES[kind][-1]]
+    saved, on = workflow("01_two_garments"), workflow("01_two_garments")
+    nodes = [node for node in saved["nodes"] if node["type"] == kind]
+    assert nodes
+    for node in nodes:
+        del node["widgets_values"][-len(CHOICES[kind]) :]
     canvas.open(saved)
-    assert canvas.page.evaluate(REFERENCE) == [False, False]
-    assert canvas.page.evaluate(ADD) is True
-    both = workflow("01_two_garments")
-    for node in both["nodes"]:
-        if node["type"] == "AnyDressingGarmentEncode":
+    assert canvas.page.evaluate(CHOSEN, choice) == [False] * len(nodes)
+    assert canvas.page.evaluate(ADD, choice) is True
+    for node in on["nodes"]:
+        if node["type"] == kind:
             node["widgets_values"][-1] = True
-    canvas.open(both)
-    assert canvas.page.evaluate(REFERENCE) == [True, True]
+    canvas.open(on)
+    assert canvas.page.evaluate(CHOSEN, choice) == [True] * len(nodes)
 
 
 def test_a_prompt_from_before_opens_as_it_was(canvas):
     prompt = shipped("01_two_garments")
     for node in prompt.values():
-        for name in ("words", "reference"):
+        for name in CHOICES.get(node["class_type"], []):
             node["inputs"].pop(name, None)
     canvas.open(canvas.api_to_ui(prompt, "before"))
-    assert canvas.page.evaluate(REFERENCE) == [False, False]
+    assert canvas.page.evaluate(CHOSEN, ["AnyDressingGarmentEncode", "reference"]) == [False, False]
+    assert canvas.page.evaluate(CHOSEN, ["AnyDressingApply", "only_where_worn"]) == [False]
 
 
 def test_people_find_us_by_their_own_words(frontend):
