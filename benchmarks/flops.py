@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -60,7 +59,6 @@ REFERENCE_FOREGROUND = "reference mode, 50 % foreground"
 AS_RUN = "ours as run, two full-size garments"
 AS_RUN_ALL = "ours as run, all tokens of two full-size garments"
 AS_RUN_HALF = "ours as run, two half-size garments"
-REFERENCE_AS_RUN = "reference mode as run"
 FEATURES = "Eq. 6, hidden states cached"
 BOTH_ROWS = "Eq. 6, in both rows"
 MAGIC = "MagicClothing-like"
@@ -80,11 +78,10 @@ COUNTED = {
     REFERENCE: f"no file: K, V of all tokens at {LEVELS} levels of noise, read once; one softmax over them and the picture's own, heads "
     "widened, at the decoder's sites of the conditional row.",
     REFERENCE_FOREGROUND: "the same with half the tokens, as a garment that half fills its picture has it.",
-    AS_RUN: "with a null token, the garments' own tokens, read without their ground; computed for the share of queries, and of steps, "
+    AS_RUN: "with a null token, the garments' own tokens; computed for the share of queries, and of steps, "
     "that was recorded in the doll's world, the mean over 30 steps of which two are whole.",
-    AS_RUN_ALL: "the same with all tokens of the garments' pictures, read whole.",
+    AS_RUN_ALL: "the same with all tokens of the garments' pictures.",
     AS_RUN_HALF: "as the first, half the height and half the width.",
-    REFERENCE_AS_RUN: f"no file: the garments' own tokens, read without their ground at {LEVELS} levels of noise; the recorded share of queries.",
     FEATURES: "ours, but the features are kept and every step projects K', V' again.",
     BOTH_ROWS: "ours, but the unconditional row attends to garments as well.",
     MAGIC: "hidden states of a U-Net copy join each row's sequence as queries, keys and values; the garment half is cut off.",
@@ -257,13 +254,12 @@ class Recorded:
     """What a run in the doll's world computed, mean over outfits (docs/evidence/worn.json).
 
     shares: site of SD1.5 -> of its queries, mean over the 30 steps of a picture. of_later_steps: the same of steps that compute,
-    behind the whole ones. kept: of a garment's tokens. read: of its canvas.
+    behind the whole ones. kept: of a garment's tokens.
     """
 
     shares: Mapping[str, float]
     of_later_steps: Mapping[str, float]
     kept: float
-    read: float
 
     @classmethod
     def of(cls, arm: str) -> Recorded:
@@ -283,14 +279,10 @@ class Recorded:
             )  # the first are whole
             shares[site.key] = (WHOLE_STEPS + later[site.key] * (STEPS - WHOLE_STEPS)) / STEPS
         computing = {key: ARMS[arm].every * share for key, share in later.items()}
-        return cls(shares, computing, figures["tokens kept"], figures["canvas read"])
+        return cls(shares, computing, figures["tokens kept"])
 
     def garments(self, size: tuple[int, int]) -> Garments:
         return Garments(2, size, self.kept)
-
-    def window(self, size: tuple[int, int]) -> tuple[int, int]:
-        """A part of a canvas as large as what was read, in whole steps."""
-        return size[0], math.ceil(size[1] * self.read / SD15.stride) * SD15.stride
 
 
 def _as_run(meter: Meter) -> list[Cost]:
@@ -298,14 +290,11 @@ def _as_run(meter: Meter) -> list[Cost]:
     costs: list[Cost] = []
     run = Recorded.of("tau_01_every_2")
     for scheme, size in ((AS_RUN, FULL), (AS_RUN_ALL, FULL), (AS_RUN_HALF, HALF)):
-        garments, window = (Garments(2, size), size) if scheme == AS_RUN_ALL else (run.garments(size), run.window(size))
+        garments = Garments(2, size) if scheme == AS_RUN_ALL else run.garments(size)
         row = meter.row_as_run(partial(schemes.dressed, garments=garments, null_token=True), run.shares)
-        once = 2 * meter.garments_net(window) + meter.projection(garments)
+        once = 2 * meter.garments_net(size) + meter.projection(garments)
         costs.append(Cost(scheme, 2, meter.plain_row + row, once, meter.base))
-    run = Recorded.of("ref_tau_03")
-    row = meter.row_as_run(partial(schemes.by_reference, garments=run.garments(FULL)), run.shares)
-    once = 2 * LEVELS * meter.reading(run.window(FULL))
-    return [*costs, Cost(REFERENCE_AS_RUN, 2, meter.plain_row + row, once, meter.base)]
+    return costs
 
 
 def _variants(meter: Meter) -> list[Cost]:

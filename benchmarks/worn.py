@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
-from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, lay_out, window_around
+from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, lay_out
 from comfyui_anydressing.anydressing_core.checkpoint_info import GarmentTokens
 from comfyui_anydressing.anydressing_core.defaults import STRENGTH
 from comfyui_anydressing.anydressing_core.garment_kv import (
@@ -95,7 +95,7 @@ ARMS: Mapping[str, WornArm] = MappingProxyType(
         "tau_01_every_3": WornArm("where more than .1 is worn, every third step", 0.1, 3),
         "few": WornArm("eight steps, everywhere", steps=8),
         "few_tau_01_every_2": WornArm("eight steps, where more than .1 is worn, every second step", 0.1, 2, steps=8),
-        "foreground": WornArm("the garments' own tokens alone, read without their ground", tokens="foreground"),
+        "foreground": WornArm("the garments' own tokens alone", tokens="foreground"),
         "together": WornArm(
             "the garments' own tokens, where more than .1 is worn, every second step", 0.1, 2, tokens="foreground"
         ),
@@ -108,7 +108,6 @@ ARMS: Mapping[str, WornArm] = MappingProxyType(
         "ref_tau_03": WornArm("reference mode, where more than .3 is worn", 0.3, by="reference"),
     }
 )
-STRIDE = 4  # of the doll's coarsest tokens, in latent cells
 SITES = ("down_1_0", "down_2_0", "mid_0_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1")
 """The doll's: 24 x 18 tokens at the first and the last two, 12 x 9 at the others."""
 
@@ -257,21 +256,18 @@ def measure(
         make_pictures(trained["all"], "nobody", base, undressed, nobody, course=course)
         figures, _ = outfit_figures(pictures, base, judge, parser, display.work, undressed)
         for seed, of in figures.items():
-            of |= _computed(pictures / str(seed)) | _read(int(seed))
+            of |= _computed(pictures / str(seed)) | _kept(int(seed))
         content = {"arm": name, "title": arm.title, "seed": 0, "figures": figures}
         write_atomically(folder / f"{name}-0.json", json.dumps(content, indent=1).encode())
 
 
-def _read(one: int) -> dict[str, float]:
-    """What of their canvases an outfit's garments are read from, and which of those tokens are theirs, at a garment's finest site."""
-    shares: dict[str, list[float]] = {"canvas read": [], "tokens kept": []}
+def _kept(one: int) -> dict[str, float]:
+    """Which share of its garments' tokens are their own, at their finest site."""
+    shares: list[float] = []
     for garment in outfit(one, SLOTS, RESOLUTION).truth.garments.values():
         cells = lay_out(as_signed(garment.flat_lay)[None], *RESOLUTION).cells
-        window = window_around(cells, STRIDE)
-        shares["canvas read"].append(window.height * window.width / cells.numel())
-        tokens = foreground_tokens(cells, (cells.shape[0] // 2, cells.shape[1] // 2))
-        shares["tokens kept"].append(float(tokens.float().mean()))
-    return {name: float(np.mean(of)) for name, of in shares.items()}
+        shares.append(float(foreground_tokens(cells, (cells.shape[0] // 2, cells.shape[1] // 2)).float().mean()))
+    return {"tokens kept": float(np.mean(shares))}
 
 
 def _computed(outfit: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out, window_around
+from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, latent_size
 from ..anydressing_core.noise_levels import LEVELS
@@ -190,11 +190,7 @@ class AnyDressingGarmentEncode(io.ComfyNode):
             progress.update(1)
             comfy.model_management.throw_exception_if_processing_interrupted()
 
-        latent, cells = _encode_picture(vae, canvas.picture), canvas.cells
-        whole = (latent.shape[-2], latent.shape[-1])
-        if counted == "foreground" and not by_model:  # whose own canvas it was trained with
-            window = window_around(cells, shape.stride)
-            latent, cells = window.of(latent), window.of(cells)
+        latent = _encode_picture(vae, canvas.picture)
         went_on()
         tokens: Tokens = ()
         if anydressing.checkpoint is not None:
@@ -205,12 +201,12 @@ class AnyDressingGarmentEncode(io.ComfyNode):
             assert text.empty is not None
             levels = (read_by_model(garment_model, model, shape, latent, text.empty),)
         elif by_reference:
-            levels = read_levels(model, shape, latent, text.empty, canvas=whole, keep_loras=keep_loras)
+            levels = read_levels(model, shape, latent, text.empty, keep_loras=keep_loras)
         progress.update(1)
 
         _refuse_not_finite(tokens, levels, by_model)
         if counted == "foreground":
-            tokens, levels = _keep_foreground(shape, tokens, levels, cells)
+            tokens, levels = _keep_foreground(shape, tokens, levels, canvas.cells)
         origin = Origin(_kept_picture(canvas), words, unet_digest(model), keep_loras, counted == "foreground")
         content = ordered_digest(
             latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity

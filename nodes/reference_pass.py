@@ -9,7 +9,6 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..anydressing_core.latents import Size
 from ..anydressing_core.noise_levels import LEVELS, SEED, level_fractions
 from ..anydressing_core.reference_attention import CONTRAST, reference_sites
 from ..anydressing_core.sites import UNetShape
@@ -20,12 +19,12 @@ from .kernels import own_attention
 
 @torch.inference_mode()
 def read_levels(
-    model: Any, shape: UNetShape, latent: Tensor, text: Tensor | None, *, canvas: Size, keep_loras: bool
+    model: Any, shape: UNetShape, latent: Tensor, text: Tensor | None, *, keep_loras: bool
 ) -> tuple[Level, ...]:
     """Read a garment at each level of noise of the connected model's own schedule, all in one batch.
 
     latent: (1, 4, h, w), as ComfyUI's VAE gives it (unscaled). text: (1, T, C_text) that the pass is told, None for
-    silence. canvas: h and w of all of the garment's canvas, of which this may be a part. keep_loras: as of `GarmentPass`.
+    silence. keep_loras: as of `GarmentPass`.
     """
     garment_pass = GarmentPass(model, LEVELS, latent, keep_loras=keep_loras)
     sampling = garment_pass.sampling
@@ -43,7 +42,7 @@ def read_levels(
         context.expand(LEVELS, -1, -1),
         hooks.transformer_options(silent=silent),
     )
-    sites = reference_sites(shape)
+    canvas, sites = (latent.shape[-2], latent.shape[-1]), reference_sites(shape)
     kept = [hooks.tokens[site_key(site)] for site in sites]
 
     def at_level(row: int) -> tuple[tuple[Tensor, Tensor], ...]:

@@ -226,11 +226,11 @@ def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, dif
 
 @pytest.mark.holds("training on diffusers")
 @torch.inference_mode()
-def test_garments_that_are_read_without_their_ground_agree(studio, diffusers_unet):
-    """Each is read in the window in which it lies: alone in ComfyUI, in batches of one size in the trainer; both modes."""
+def test_garments_whose_own_tokens_alone_count_agree(studio, diffusers_unet):
+    """One by one in ComfyUI, side by side with filling in the trainer; a file's and by reference."""
     file = studio.random_file("foreground", garment_tokens="foreground")
     pictures = [torch.ones(1, 96, 64, 3) for _ in SLOTS]
-    boxes = ((24, 70, 10, 40), (16, 60, 5, 30), (20, 90, 20, 50))  # the first two lie in windows of one size
+    boxes = ((24, 70, 10, 40), (16, 60, 5, 30), (20, 90, 20, 50))
     for seed, (picture, (top, bottom, left, right)) in enumerate(zip(pictures, boxes, strict=True)):
         picture[:, top:bottom, left:right] = studio.picture(seed, bottom - top, right - left) * 0.8
     options = {"clip": studio.clip, "reference": True, "size": "custom", "width": 64, "height": 96}

@@ -9,7 +9,6 @@ from comfyui_anydressing.anydressing_core.canvas import (
     lay_out,
     region_on_grid,
     stretch_out,
-    window_around,
 )
 
 
@@ -132,20 +131,3 @@ def test_a_picture_of_one_colour_is_stretched_out_as_it_is():
     canvas = stretch_out(solid(40, 80), 80, 80)
     torch.testing.assert_close(canvas.picture, solid(80, 80))
     assert not canvas.cells.any()
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "want"),
-    [
-        (slice(5, 9), slice(6, 10), (0, 0, 16, 16)),
-        (slice(8, 16), slice(16, 17), (8, 16, 8, 4)),
-        (slice(30, 37), slice(0, 20), (24, 0, 13, 20)),
-        (slice(0, 0), slice(0, 0), (0, 0, 37, 20)),
-    ],
-)
-def test_a_window_holds_the_garment_in_whole_steps_and_ends_with_the_canvas(rows, columns, want):
-    cells = torch.zeros(37, 20, dtype=torch.bool)
-    cells[rows, columns] = True
-    window = window_around(cells, 8)
-    assert window == want
-    assert window.of(cells).sum() == cells.sum()

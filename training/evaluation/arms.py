@@ -22,7 +22,6 @@ from torch.nn import functional
 from ...anydressing_core.garment_kv import GarmentKV
 from ..model.adapter import Adapter
 from ..model.dressing import DressingModel
-from ..model.garment_parts import whole
 from ..model.outfits import Outfits
 from ..model.processors import GarmentsRole, garment_features
 from ..model.shared_reference import SharedReference
@@ -55,7 +54,7 @@ class PooledTokens(DressingModel):
             site.key: functional.layer_norm(tokens[str(site.channels)], (site.channels,)).to(self.unet.dtype)
             for site in self.adapter.info.unet.sites
         }
-        return self._laid_out(whole(outfits.latents), [normed], outfits, maps)
+        return self._laid_out(normed, outfits, maps)
 
 
 @dataclass(frozen=True)

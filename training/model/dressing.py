@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from ...anydressing_core.garment_kv import GarmentKV, garment_kv, project_garmen
 from ...anydressing_core.sites import AttentionSite
 from .adapter import Adapter
 from .dresser import Preparation
-from .garment_parts import Part, side_by_side, whole, windows
+from .garment_tokens import packed, shown_tokens
 from .outfits import Outfits
 from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
 from .reference import Reference
@@ -67,29 +67,17 @@ class DressingModel(nn.Module):
 
     def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
         """Run GarmentsNet over all garments in parallel and lay their K' and V' out, person by person."""
-        parts = self._parts(outfits)
-        read = [self._read(part, [outfits.slots[row] for row in part.rows]) for part in parts]
-        return self._laid_out(parts, read, outfits, maps)
+        role = GarmentsRole(self.adapter.loras(outfits.slots), self.adapter.info.feature_tap)
+        return self._laid_out(garment_features(self.unet, outfits.latents.to(self.unet.dtype), role), outfits, maps)
 
-    def _parts(self, outfits: Outfits) -> list[Part]:
-        """What is read in one call each."""
-        latents = outfits.latents.to(self.unet.dtype)
-        if outfits.cells is None or self.adapter.info.garment_tokens == "all":
-            return whole(latents)
-        return windows(latents, outfits.cells, self.adapter.info.unet.stride)
-
-    def _read(self, part: Part, slots: Sequence[str]) -> dict[str, Tensor]:
-        role = GarmentsRole(self.adapter.loras(slots), self.adapter.info.feature_tap)
-        return garment_features(self.unet, part.latents, role)
-
-    def _laid_out(
-        self, parts: Sequence[Part], read: Sequence[Mapping[str, Tensor]], outfits: Outfits, maps: bool
-    ) -> dict[str, GarmentKV]:
-        """read: of each part site key -> (g, L, C)."""
+    def _laid_out(self, features: Mapping[str, Tensor], outfits: Outfits, maps: bool) -> dict[str, GarmentKV]:
+        """features: site key -> (G, L_g, C)."""
         sites: dict[str, GarmentKV] = {}
         for site in self.adapter.info.unet.sites:
-            features, shown = side_by_side(parts, [one[site.key] for one in read], site)
-            sites[site.key] = self._at_site(site, features, shown, outfits, maps)
+            tokens, shown = features[site.key], None
+            if outfits.cells is not None and self.adapter.info.garment_tokens == "foreground":
+                tokens, shown = packed(tokens, shown_tokens(outfits.cells, site.grid(*outfits.cells.shape[-2:])))
+            sites[site.key] = self._at_site(site, tokens, shown, outfits, maps)
         return sites
 
     def _at_site(

@@ -20,7 +20,7 @@ from ...anydressing_core.places import Places, probe_site
 from ...anydressing_core.reference_attention import CONTRAST, fair_weight, reference_kv, reference_sites
 from ...anydressing_core.sites import AttentionSite, UNetShape
 from ..base.schedule import NoiseSchedule
-from .garment_parts import Part, side_by_side, whole, windows
+from .garment_tokens import packed, shown_tokens
 from .outfits import Outfits
 from .processors import ReadingRole, ReferenceStep, read_tokens
 
@@ -49,23 +49,20 @@ def read_garments(
     shape = UNetShape.from_diffusers(unet.config)
     kept = sites or reference_sites(shape)
     latents = outfits.latents.float()
-    parts = whole(latents) if outfits.cells is None else windows(latents, outfits.cells, shape.stride)
+    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
     prompt = latents.new_zeros(1, 1, shape.cross_attention_dim) if text is None else text
     prompt = prompt.to(unet.device, unet.dtype).expand(len(latents), -1, -1)
-
-    def read(part: Part, timestep: int) -> dict[str, tuple[Tensor, Tensor]]:
-        noise = torch.randn(part.latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
-        noisy = schedule.add_noise(part.latents, noise.expand_as(part.latents), torch.tensor([timestep]))
-        role = ReadingRole(frozenset(site.key for site in kept), silent=text is None)
-        return read_tokens(unet, noisy.to(unet.dtype), timestep, prompt[part.rows], role)
-
     levels: dict[int, dict[str, GarmentKV]] = {}
     for timestep in sorted(timesteps or level_timesteps()):
-        tokens = [read(part, timestep) for part in parts]
+        noisy = schedule.add_noise(latents, noise.expand_as(latents), torch.tensor([timestep]))
+        role = ReadingRole(frozenset(site.key for site in kept), silent=text is None)
+        tokens = read_tokens(unet, noisy.to(unet.dtype), timestep, prompt, role)
         levels[timestep] = {}
         for site in kept:
-            key, shown = side_by_side(parts, [one[site.key][0] for one in tokens], site)
-            value, _ = side_by_side(parts, [one[site.key][1] for one in tokens], site)
+            (key, value), shown = tokens[site.key], None
+            if outfits.cells is not None:
+                own = shown_tokens(outfits.cells, site.grid(*latents.shape[-2:]))
+                (key, shown), (value, _) = packed(key, own), packed(value, own)
             levels[timestep][site.key] = _laid_out(contrast * key, value, shown, outfits.worn, shape.heads)
     return levels
 

@@ -10,7 +10,6 @@ from einops import rearrange
 
 from ...anydressing_core.garment_kv import GarmentKV
 from .dressing import DressingModel
-from .garment_parts import whole
 from .outfits import Outfits
 from .processors import GarmentsRole, garment_features
 
@@ -31,8 +30,7 @@ class SharedReference(DressingModel):
             key: rearrange(features[key], "b (h n w) c -> (b n) (h w) c", b=people, h=grid[0], n=most)
             for key, grid in sites.items()
         }
-        counted = None if self.adapter.info.garment_tokens == "all" else own.cells
-        return self._laid_out(whole(own.latents, counted), [apart], own, maps)
+        return self._laid_out(apart, own, maps)
 
 
 def _unrolled(outfits: Outfits) -> Outfits:
