@@ -166,13 +166,14 @@ def dress_items(
     share: Share = ALONE,
     course: Course = UNWATCHED,
 ) -> None:
-    """Make the pictures of this process' share that are not there yet.
+    """Make the pictures of this process' share that are not there yet, each in the company in which it would be made with all: what a
+    picture is made beside changes its rounding.
 
     encode: None leaves everybody undressed. An item's seed alone decides its noise, whatever settings' is. Raises StoppedError, between two steps,
     when it is stopped.
     """
     own = share.of(items)
-    todo = [item for item in own if not _is_made(method, item)]
+    todo = {item.id for item in own if not _is_made(method, item)}
     no_text, done, what = base.encode_text([""])[0], len(own) - len(todo), f"dressing by {method.name}"
 
     def tick(pictures: int) -> None:
@@ -183,9 +184,11 @@ def dress_items(
     if share.ranks == 1:  # nobody else is writing: these are what a kill left behind
         for path in method.folder.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
-    for start in range(0, len(todo), at_once):
+    for start in range(0, len(own), at_once):
+        some = own[start : start + at_once]
+        if not any(item.id in todo for item in some):
+            continue
         course.go_on(what, done, len(own))
-        some = todo[start : start + at_once]
         worn: dict[WornPicture, EncodedGarment] = {}
         if encode is not None:
             worn = {
@@ -200,8 +203,9 @@ def dress_items(
         noised = replace(settings, seed=0)
         pictures = sample_people(model, base, people, no_text, noised, size=size, batch=at_once, tick=tick)
         for item, picture in zip(some, pictures, strict=True):
-            _write(method, item, picture)
-            done += 1
+            if item.id in todo:
+                _write(method, item, picture)
+                done += 1
     course.progress(what, done, len(own))
 
 
