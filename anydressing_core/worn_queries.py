@@ -97,8 +97,9 @@ class WornQueries:
         """A file's term and maps at one site; the arguments are those of `garment_attention`. Outside of what is worn both are
         zero. query: of all tokens of the site, in their places, or this must not be asked.
         """
-        chosen, some = self._chosen.get(site), self._kept.get(site)
-        self._count(site, query, None if some is None else 0.0)
+        chosen, kept = self._chosen.get(site), self._kept.get(site)
+        self._count(site, query, None if kept is None else 0.0)
+        some = kept
         if some is None:
             own_query, own_regions = query, regions
             if chosen is not None:
@@ -111,7 +112,8 @@ class WornQueries:
         if chosen is not None:
             term = all_of(term, chosen.worn, query.shape[1])
             maps = None if maps is None else all_of(maps, chosen.worn, query.shape[1])
-        self._saw(site, maps)
+        if kept is None:
+            self._saw(site, maps)
         return term, maps
 
     def joint(
@@ -162,7 +164,7 @@ class WornQueries:
         }
 
     def _saw(self, site: str, maps: Tensor | None) -> None:
-        if maps is not None:
+        if maps is not None and self._threshold:
             self._shares[site] = maps.sum(dim=-1)
 
     def _count(self, site: str, query: Tensor, share: float | None = None) -> None:

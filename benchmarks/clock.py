@@ -5,8 +5,8 @@
     python -m benchmarks.clock --size 768x576 --precision fp16 --write NAME     # on a GPU; into clock.json
 
 A step is one conditional and one unconditional row, each a call of its own; garments are of the picture's size. Rows "as run"
-take three kinds of step in turn, as a picture of 30 steps has them: one that computes the recorded share of queries, and with a
-file one that takes its term as it was. The others are the schemes of `schemes`.
+are the mean of two steps behind the whole ones: one that computes the recorded share of queries, and one that with a file takes its
+term as it was. The others are the schemes of `schemes`.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class _Own:
 class FixedShare(WornQueries):
     """Computes a share of the queries that was recorded elsewhere, those in the middle of the picture."""
 
-    def __init__(self, shares: Mapping[str, float], every: int = 1) -> None:
+    def __init__(self, shares: Mapping[str, float], device: str, every: int = 1) -> None:
         super().__init__(every=every, whole=0)
-        self._fixed = shares
+        self._fixed, self._device = shares, device
 
     def _choose(self, sites: Sequence[AttentionSite]) -> dict[str, Chosen]:
         return {site.key: self._of(site) for site in sites if 0 < self._fixed[site.key] < 1}
@@ -86,10 +86,8 @@ class FixedShare(WornQueries):
         length = site.grid(*self._size)[0] * site.grid(*self._size)[1]
         count = max(1, round(self._fixed[site.key] * length))
         first = (length - count) // 2
-        order = torch.arange(length, device=self.device).roll(-first)[None]
+        order = torch.arange(length, device=self._device).roll(-first)[None]
         return Chosen(order[:, :count], order[:, count:])
-
-    device = "cpu"
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,10 @@ class Clock:
         latent = noise((1, 4, *self.size), self.device, self.dtype)
         return latent, torch.tensor([500], device=self.device), noise((1, POSITIONS, 768), self.device, self.dtype)
 
-    def garments(self, kept: float = 1.0, *, half: bool = False) -> Garments:
-        """Two garments of the picture's size, or of half of it."""
+    def garments(self, kept: float = 1.0, *, count: int = 2, half: bool = False) -> Garments:
+        """Garments of the picture's size, or of half of it."""
         height, width = self.size
-        return Garments(2, (height // 2, width // 2) if half else self.size, kept, self.device, self.dtype)
+        return Garments(count, (height // 2, width // 2) if half else self.size, kept, self.device, self.dtype)
 
     @torch.inference_mode()
     def step(self, layers: Sequence[Layer], role: DressingRole | None = None) -> float:
@@ -166,18 +164,15 @@ def as_run(
 ) -> Callable[[], float]:
     """Steps as artists have them: every call takes two, and gives their mean."""
     garments, shares = clock.garments(kept, half=half), Recorded.of(arm).of_later_steps
+    worn = WornStates(FixedShare(shares, clock.device, every=2), FixedShare(shares, clock.device))
     if by_reference:
-        worn = WornStates(FixedShare(shares), FixedShare(shares))
         read = {site.key: schemes.read(site, garments) for site in reference_sites(SD15)}
         places = noise((1, 2, *clock.size), clock.device, clock.dtype).abs()
         weights = torch.ones(2, device=clock.device)
         role = DressingRole({}, STRENGTH, ReferenceStep(read, weights, places, None, "", clock.size), worn)
     else:
-        worn = WornStates(FixedShare(shares, every=2), FixedShare(shares))
         laid = {site.key: schemes.laid_out(site, garments, null_token=True, maps=True) for site in SD15.sites}
         role = DressingRole(laid, STRENGTH, worn=worn)
-    for state in worn:
-        state.device = clock.device  # pyright: ignore[reportAttributeAccessIssue]
 
     def two_steps() -> float:
         seconds = 0.0
@@ -193,8 +188,7 @@ def as_run(
 def everything(clock: Clock, kept: float) -> Iterator[tuple[str, Callable[[], float]]]:
     """Every row of the table. kept: of a garment's tokens that are its own."""
     plain, two, half, own = schemes.plain, clock.garments(), clock.garments(half=True), clock.garments(kept)
-    one = clock.garments()
-    one = Garments(1, one.size, 1.0, one.device, one.dtype)
+    one = clock.garments(count=1)
 
     def ours(garments: Garments, *, null_token: bool) -> Layer:
         return partial(schemes.dressed, garments=garments, null_token=null_token)

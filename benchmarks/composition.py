@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyui_anydressing.anydressing_core.refusals import refusal
+from comfyui_anydressing.dev.marked import around
 
 TABLES = {"holds": "beside AnyDressing", "holds_by_reference": "beside reference mode"}
 """Mark -> the head of its table."""
@@ -41,9 +41,8 @@ def composition(root: Path) -> str:
                 remedy = "give one of them a second part."
                 raise refusal(f"{row.tests[0]}:", f"nobody says what holds beside {beside!r}", "", remedy)
             lines.append(f"| {beside} | {row.what} | {', '.join(f'`{test}`' for test in row.tests)} |")
-        between = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        text = "\n".join([begin, "", *lines, "", end])
-        page = between.sub(lambda _, text=text: text, page)
+        before, after = around(page, begin, end, "docs/composition.md", "its rows")
+        page = before + "\n".join([begin, "", *lines, "", end]) + after
     return page
 
 

@@ -25,6 +25,7 @@ from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
 from comfyui_anydressing.anydressing_core.word_table import POSITIONS
 from comfyui_anydressing.anydressing_core.worn_queries import WHOLE_STEPS
 from comfyui_anydressing.dev.comfyui import CHECKOUT
+from comfyui_anydressing.dev.marked import around
 from comfyui_anydressing.training.model.processors import (
     GarmentsRole,
     Lora,
@@ -274,9 +275,8 @@ class Recorded:
             names = [finer(one, grid) if grid in FINER else one for one in alike]
             told = [figures.get(f"computed at {name}, free", 0.0) for name in names]
             mean = sum(told) / len(told)
-            later[site.key] = (mean * RECORDED_STEPS - WHOLE_STEPS) / (
-                RECORDED_STEPS - WHOLE_STEPS
-            )  # the first are whole
+            # Without the first steps, which are whole.
+            later[site.key] = (mean * RECORDED_STEPS - WHOLE_STEPS) / (RECORDED_STEPS - WHOLE_STEPS)
             shares[site.key] = (WHOLE_STEPS + later[site.key] * (STEPS - WHOLE_STEPS)) / STEPS
         computing = {key: ARMS[arm].every * share for key, share in later.items()}
         return cls(shares, computing, figures["tokens kept"])
@@ -408,22 +408,19 @@ def written(page: str, tables: Mapping[str, str]) -> str:
     """A page with its tables between the lines that are theirs."""
     for name, table in tables.items():
         begin, end = f"<!-- {name}: written by `python -m benchmarks.flops --write` -->", f"<!-- end of {name} -->"
-        head, found, rest = page.partition(begin)
-        _, ended, tail = rest.partition(end)
-        assert found
-        assert ended
+        head, tail = around(page, begin, end, PAGE.name, "the tables")
         page = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
     return page
 
 
-def as_json(costs: list[Cost]) -> dict[str, Any]:
+def as_json(costs: list[Cost], banks: list[Kept]) -> dict[str, Any]:
     """What flops.json holds; all numbers are FLOP."""
     return {
         "unet": "SD1.5 at 768x576, 2 FLOP per multiply-add",
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "costs": [asdict(cost) for cost in costs],
-        "kept": [asdict(row) for row in kept()],
+        "kept": [asdict(row) for row in banks],
     }
 
 
@@ -432,15 +429,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flops", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"also write {RESULT.name} and {PAGE.name}")
     write = parser.parse_args().write
-    costs = count(Meter())
+    costs, banks = count(Meter()), kept()
     print(f"SD1.5 at 768x576, TFLOP (2 FLOP per multiply-add); torch {torch.__version__}, meta tensors.")
     print(f"A step is one conditional and one unconditional row; `once` comes before the first of {STEPS} steps.\n")
     print(table(costs))
-    print(f"\nMB kept of garments for 768 x 576 in 16 bit\n\n{kept_table(kept())}")
+    print(f"\nMB kept of garments for 768 x 576 in 16 bit\n\n{kept_table(banks)}")
     if write:
-        RESULT.write_text(json.dumps(as_json(costs), indent=1) + "\n")
+        RESULT.write_text(json.dumps(as_json(costs, banks), indent=1) + "\n")
         page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(written(page, {"steps": markdown(costs), "kept": kept_table(kept())}), encoding="utf-8")
+        PAGE.write_text(written(page, {"steps": markdown(costs), "kept": kept_table(banks)}), encoding="utf-8")
 
 
 if __name__ == "__main__":

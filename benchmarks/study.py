@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.refusals import refusal
+from comfyui_anydressing.dev.marked import around
 from comfyui_anydressing.training.evaluation.metrics import Mean, interval
 from PIL import Image
 
@@ -184,12 +185,7 @@ class StudyPage:
     def _around(self, path: Path) -> tuple[str, str]:
         """What stands before and behind the figures of the page."""
         text = path.read_text(encoding="utf-8") if path.is_file() else f"{self.begin}{self.end}\n"
-        before, begin, rest = text.partition(self.begin)
-        _, end, after = rest.partition(self.end)
-        if not (begin and end):
-            why = f"Figures are written between the lines {self.begin!r} and {self.end!r}."
-            raise refusal(str(path), "has no place for the figures", why, "put both lines back.")
-        return before, after
+        return around(text, self.begin, self.end, str(path), "the figures")
 
 
 def _figure(row: ArmRow, what: str) -> str:

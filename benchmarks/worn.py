@@ -42,6 +42,7 @@ from comfyui_anydressing.training.dressing.finished import dressing_model, load_
 from comfyui_anydressing.training.model import people
 from comfyui_anydressing.training.model.dresser import Dresser
 from comfyui_anydressing.training.model.dressing import DressingModel
+from comfyui_anydressing.training.model.garment_tokens import Packing
 from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
 from comfyui_anydressing.training.model.sampling import SamplingSettings
@@ -177,14 +178,14 @@ class MergedModel(DressingModel):
     left = 1.0
 
     def _at_site(
-        self, site: AttentionSite, features: Tensor, shown: Tensor | None, outfits: Outfits, maps: bool
+        self, site: AttentionSite, features: Tensor, packing: Packing | None, outfits: Outfits, maps: bool
     ) -> GarmentKV:
         dressing, heads = self.adapter.site(site.key), self.adapter.info.unet.heads
         key, value = project_garment(features, dressing.to_k.weight, dressing.to_v.weight)
         before = key.shape[1]
         key, value, count = merged(key, value, round(self.left * before))
         index, null = outfits.worn.clamp(min=0), dressing.null
-        assert shown is None
+        assert packing is None
         assert null is not None
         null = (null[0], null[1] + math.log(before / key.shape[1]))  # its share is that of all tokens
         keys, values = (list(part[index].unbind(1)) for part in (key, value))

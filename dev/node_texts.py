@@ -10,13 +10,13 @@ writes `locales/en/nodeDefs.json` from the nodes, and in every help page of ever
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .comfyui import CHECKOUT, find_or_fetch
+from .marked import around
 from .server import ComfyServer
 
 LANGUAGES = ("zh", "ja", "ko")
@@ -49,10 +49,8 @@ def with_table(page: str, texts: Texts) -> str:
     """A help page with the table of its node's inputs anew. Raises ValueError when it has no place for it."""
     rows = [f"| **{entry['name']}** | {entry['tooltip']} |" for entry in texts["inputs"].values()]
     table = "\n".join([BEGIN, *(["", "| | |", "|---|---|", *rows, ""] if rows else []), END])
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        raise ValueError(f"A help page needs one line {BEGIN} and one line {END}.")
-    return pattern.sub(lambda _: table, page)
+    before, after = around(page, BEGIN, END, "This help page", "the inputs")
+    return before + table + after
 
 
 def main() -> None:

@@ -212,7 +212,8 @@ class AnyDressingGarmentEncode(io.ComfyNode):
             latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity
         )
         took = time.perf_counter() - began
-        asked = pass_memory(model, 1 if by_model or not by_reference else LEVELS, latent)
+        reader, rows = (garment_model, 1) if by_model else (model, LEVELS if by_reference else 1)
+        asked = pass_memory(reader, rows, latent)
         tell(
             cls, f"{_measured(canvas.picture, tokens, levels)}, {took:.1f} s, read within {asked / 1e6:.0f} MB\n{said}"
         )

@@ -61,20 +61,20 @@ class _PassHooks:
         return n, context, value
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-        n, key = self.normed, key_of(extra)
-        is_last = key == site_key(self.shape.sites[-1])
-        if self.checkpoint.info.feature_tap == "attn_input":
-            self.tokens[key] = n
-            if is_last:
-                raise AllReadError
+        n, taps_input = self.normed, self.checkpoint.info.feature_tap == "attn_input"
+        if taps_input:
+            self._keep(n, extra)
         q, k, v = (q + self._lora("q", n, extra), k + self._lora("k", n, extra), v + self._lora("v", n, extra))
         out = own_attention(q, k, v, self.shape.heads, extra)
-        if self.checkpoint.info.feature_tap == "attn_output":
-            self.tokens[key] = out
-            if is_last:
-                raise AllReadError
+        if not taps_input:
+            self._keep(out, extra)
         self.attended = out
         return out
+
+    def _keep(self, features: Tensor, extra: dict[str, Any]) -> None:
+        self.tokens[key_of(extra)] = features
+        if len(self.tokens) == len(self.sites):
+            raise AllReadError
 
     def add_output_lora(self, n: Tensor, extra: dict[str, Any]) -> Tensor:
         return n + self._lora("out", self.attended, extra)

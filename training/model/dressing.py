@@ -14,7 +14,7 @@ from ...anydressing_core.garment_kv import GarmentKV, garment_kv, project_garmen
 from ...anydressing_core.sites import AttentionSite
 from .adapter import Adapter
 from .dresser import Preparation
-from .garment_tokens import packed, shown_tokens
+from .garment_tokens import Packing, packings, token_mask
 from .outfits import Outfits
 from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
 from .reference import Reference
@@ -72,34 +72,30 @@ class DressingModel(nn.Module):
 
     def _laid_out(self, features: Mapping[str, Tensor], outfits: Outfits, maps: bool) -> dict[str, GarmentKV]:
         """features: site key -> (G, L_g, C)."""
-        sites: dict[str, GarmentKV] = {}
-        for site in self.adapter.info.unet.sites:
-            tokens, shown = features[site.key], None
-            if outfits.cells is not None and self.adapter.info.garment_tokens == "foreground":
-                tokens, shown = packed(tokens, shown_tokens(outfits.cells, site.grid(*outfits.cells.shape[-2:])))
-            sites[site.key] = self._at_site(site, tokens, shown, outfits, maps)
-        return sites
+        counted = None if self.adapter.info.garment_tokens == "all" else outfits.cells
+        packing = packings(counted, self.adapter.info.unet.sites)
+        return {
+            site.key: self._at_site(site, features[site.key], packing.get(site.key), outfits, maps)
+            for site in self.adapter.info.unet.sites
+        }
 
     def _at_site(
-        self, site: AttentionSite, features: Tensor, shown: Tensor | None, outfits: Outfits, maps: bool
+        self, site: AttentionSite, features: Tensor, packing: Packing | None, outfits: Outfits, maps: bool
     ) -> GarmentKV:
-        """features: (G, M, C). shown: (G, M) bool, which of them are there; None for all."""
+        """features: (G, L_g, C). packing: None where all of them take part."""
         dressing = self.adapter.site(site.key)
         to_k, to_v = (weight.to(features) for weight in (dressing.to_k.weight, dressing.to_v.weight))
-        key, value = project_garment(features, to_k, to_v)  # -> (G, M, C)
-        index, mask = outfits.worn.clamp(min=0), None
-        present = (outfits.worn >= 0)[:, :, None].expand(-1, -1, key.shape[1])  # -> (B, N, M)
-        if shown is not None:
-            mask = (shown[index] & present).flatten(1)
-        elif not present.all():
-            mask = present.flatten(1)
+        key, value = project_garment(
+            features if packing is None else packing.pack(features), to_k, to_v
+        )  # -> (G, M, C)
+        index = outfits.worn.clamp(min=0)
         null = dressing.null
         return garment_kv(
             list(key[index].unbind(1)),
             list(value[index].unbind(1)),
             self.adapter.info.unet.heads,
             null=None if null is None else (null[0].to(features), null[1]),
-            token_mask=mask,
+            token_mask=token_mask(outfits.worn, packing, key.shape[1]),
             maps=maps,
         )
 

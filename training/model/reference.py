@@ -20,7 +20,7 @@ from ...anydressing_core.places import Places, probe_site
 from ...anydressing_core.reference_attention import CONTRAST, fair_weight, reference_kv, reference_sites
 from ...anydressing_core.sites import AttentionSite, UNetShape
 from ..base.schedule import NoiseSchedule
-from .garment_tokens import packed, shown_tokens
+from .garment_tokens import Packing, packings, token_mask
 from .outfits import Outfits
 from .processors import ReadingRole, ReferenceStep, read_tokens
 
@@ -52,6 +52,7 @@ def read_garments(
     noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
     prompt = latents.new_zeros(1, 1, shape.cross_attention_dim) if text is None else text
     prompt = prompt.to(unet.device, unet.dtype).expand(len(latents), -1, -1)
+    packing = packings(outfits.cells, kept)
     levels: dict[int, dict[str, GarmentKV]] = {}
     for timestep in sorted(timesteps or level_timesteps()):
         noisy = schedule.add_noise(latents, noise.expand_as(latents), torch.tensor([timestep]))
@@ -59,21 +60,17 @@ def read_garments(
         tokens = read_tokens(unet, noisy.to(unet.dtype), timestep, prompt, role)
         levels[timestep] = {}
         for site in kept:
-            (key, value), shown = tokens[site.key], None
-            if outfits.cells is not None:
-                own = shown_tokens(outfits.cells, site.grid(*latents.shape[-2:]))
-                (key, shown), (value, _) = packed(key, own), packed(value, own)
-            levels[timestep][site.key] = _laid_out(contrast * key, value, shown, outfits.worn, shape.heads)
+            key, value = tokens[site.key]
+            pair = (contrast * key, value)
+            levels[timestep][site.key] = _laid_out(pair, packing.get(site.key), outfits.worn, shape.heads)
     return levels
 
 
-def _laid_out(key: Tensor, value: Tensor, shown: Tensor | None, worn: Tensor, heads: int) -> GarmentKV:
-    """key, value: (G, M, C). shown: (G, M) bool, which of them are there; None for all. worn: as of `Outfits`."""
-    index, mask = worn.clamp(min=0), (worn >= 0)[..., None].expand(-1, -1, key.shape[1])
-    if shown is not None:
-        mask = mask & shown[index]
-    keys, values = (list(part[index].unbind(1)) for part in (key, value))
-    return reference_kv(keys, values, heads, None if mask.all() else mask.flatten(1))
+def _laid_out(pair: tuple[Tensor, Tensor], packing: Packing | None, worn: Tensor, heads: int) -> GarmentKV:
+    """pair: key and value, (G, L_g, C). packing: None where all of them take part. worn: as of `Outfits`."""
+    key, value = pair if packing is None else map(packing.pack, pair)
+    keys, values = (list(part[worn.clamp(min=0)].unbind(1)) for part in (key, value))
+    return reference_kv(keys, values, heads, token_mask(worn, packing, key.shape[1]))
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_anydressing.training.model.garment_tokens import packed, shown_tokens
+from comfyui_anydressing.training.model.garment_tokens import Packing
 
 HEIGHT, WIDTH = 24, 16
 
@@ -26,7 +26,8 @@ def test_every_token_that_shows_a_garment_is_there_once_in_its_order(cells, step
         torch.arange(grid[0]), torch.arange(grid[1])
     )  # every token knows its place, and whose it is
     tokens = torch.stack([torch.cat([own, torch.full((len(own), 1), whose)], dim=1) for whose in range(3)]).float()
-    kept, there = packed(tokens, shown_tokens(cells, grid))
+    packing = Packing.of(cells, grid)
+    kept, there = packing.pack(tokens), packing.there
     for whose in range(3):
         seen = cells[whose] if cells[whose].any() else torch.ones_like(cells[whose])
         want = sorted({(row // step, column // step, whose) for row, column in seen.nonzero().tolist()})
@@ -35,13 +36,15 @@ def test_every_token_that_shows_a_garment_is_there_once_in_its_order(cells, step
 
 
 def test_no_more_is_laid_out_than_the_largest_garment_has(cells):
-    kept, there = packed(torch.randn(2, HEIGHT * WIDTH, 3), shown_tokens(cells[:2], (HEIGHT, WIDTH)))
+    packing = Packing.of(cells[:2], (HEIGHT, WIDTH))
+    kept, there = packing.pack(torch.randn(2, HEIGHT * WIDTH, 3)), packing.there
     assert kept.shape == (2, 8 * 12, 3)
     assert there.sum(dim=1).tolist() == [16, 96]
 
 
 def test_a_gradient_reaches_what_takes_part_alone(cells):
     tokens = torch.randn(3, HEIGHT * WIDTH, 2, requires_grad=True)
-    kept, there = packed(tokens, shown_tokens(cells, (HEIGHT, WIDTH)))
+    packing = Packing.of(cells, (HEIGHT, WIDTH))
+    kept, there = packing.pack(tokens), packing.there
     (grad,) = torch.autograd.grad((kept * there[..., None]).sum(), [tokens])
     assert torch.equal(grad[0, :, 0] > 0, cells[0].flatten())
