@@ -137,7 +137,8 @@ ARMS: Mapping[str, ReferenceArm] = MappingProxyType(
             _DEFAULT, title="the garment's pass is told nothing, cross-attention silenced", text="silent", ways=FREE
         ),
         "all_tokens": replace(_DEFAULT, title="all tokens of the garment's picture", foreground=False, ways=FREE),
-        "all_sites": replace(_DEFAULT, title="at all sites", stages=_EVERYWHERE, ways=FREE),
+        "all_sites": replace(_DEFAULT, title="at all sites", stages=_EVERYWHERE),
+        "down_up": replace(_DEFAULT, title="at all sites but the middle's", stages=("down", "up")),
         "mid_up": replace(_DEFAULT, title="at the middle's and the decoder's sites", stages=("mid", "up"), ways=FREE),
         "half_weight": replace(_KIND, title="half the weight", weight=WITHOUT_FILE / 2, ways=FREE),
         "double_weight": replace(_DEFAULT, title="double the weight", weight=WITHOUT_FILE * 2),
