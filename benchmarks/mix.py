@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The paper's own mix of training data (Sec. 7.2) on the paper-doll world: what never seeing two garments laid flat costs.
+"""The paper's own mix of training data (Sec. 7.2) on the paper-doll world: what never seeing two garments laid flat costs. And
+once more, on fewer people than the ablation's, what the garments' own tokens alone are worth.
 
-python -m benchmarks.ablation train FOLDER --data MANIFEST --mixed MANIFEST --only full --only mix --only mix_jitter
-python -m benchmarks.ablation measure FOLDER --outfits 100 --only full --only mix --only mix_jitter
+python -m benchmarks.ablation train FOLDER --data MANIFEST --mixed MANIFEST --only full --only mix --only mix_jitter --only foreground
+python -m benchmarks.ablation measure FOLDER --outfits 100 --only full --only mix --only mix_jitter --only foreground
 python -m benchmarks.mix page FOLDER
 """
 
@@ -17,9 +18,11 @@ from .ablation import PAGE, sheet
 from .study import StudyPage
 
 SAW_PAIRS = "full"
-MIXED = [name for name, arm in ARMS.items() if arm.mix]
-CHANGES = (("full", "mix"), ("full", "mix_jitter"), ("mix", "mix_jitter"))
-PAGE_OF_MIX = StudyPage("mix", {name: ARMS[name].title for name in (SAW_PAIRS, *MIXED)}, CHANGES)
+SEEN = (SAW_PAIRS, *(name for name, arm in ARMS.items() if arm.mix))
+"""The arms whose pictures the page shows."""
+
+CHANGES = (("full", "mix"), ("full", "mix_jitter"), ("mix", "mix_jitter"), ("full", "foreground"))
+PAGE_OF_MIX = StudyPage("mix", {name: ARMS[name].title for name in (*SEEN, "foreground")}, CHANGES)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -33,7 +36,8 @@ def main() -> None:
 @app.command()
 def page(folder: Path) -> None:
     """Write mix.json and mix.jpg in docs/evidence from the figures in FOLDER, and their tables into mix.md there."""
-    print(PAGE_OF_MIX.write(folder, PAGE, lambda names: sheet(folder, names)))
+    pictures = all((folder / "pictures" / f"{name}-0").is_dir() for name in SEEN)
+    print(PAGE_OF_MIX.write(folder, PAGE, lambda names: sheet(folder, SEEN) if pictures else None))
 
 
 if __name__ == "__main__":

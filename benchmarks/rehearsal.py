@@ -131,11 +131,12 @@ def hardware_for(wanted: str, device: torch.device = CPU.device) -> Hardware:
 class Rehearsal:
     """One configuration's step, on a device or on fake tensors: the trainer's own, on a batch that is made up.
 
-    The batch is real in both cases: the step decides by masks and timesteps, and only what it computes is fake.
+    The batch is real in both cases: the step decides by masks and timesteps, and only what it computes is fake. shown: the
+    share of a garment's picture that shows it; where only its own tokens take part, those are as many.
     """
 
-    def __init__(self, config: TrainConfig, networks: Networks) -> None:
-        self.config, self.networks = config, networks
+    def __init__(self, config: TrainConfig, networks: Networks, shown: float = 1.0) -> None:
+        self.config, self.networks, self.shown = config, networks, shown
         self.shape = UNetShape.from_diffusers(networks.unet.config)
         info = adapter_info(config, self.shape, "none", "fp32")
         with networks.unet.device:
@@ -159,12 +160,16 @@ class Rehearsal:
             rows[:, garment] = 1.0
         kinds = [slots[index % len(slots)] for index in range(GARMENTS)]
         worn = torch.arange(count * GARMENTS, device=device).view(count, GARMENTS)
+        cells = None
+        if self.config.adapter.garment_tokens == "foreground":
+            cells = torch.zeros(count * GARMENTS, *latents[1:], dtype=torch.bool, device=device)
+            cells[:, : round(self.shown * latents[1])] = True
         return DressingBatch(
             latents=torch.randn(count, *latents, device=device),
             noise=torch.randn(count, *latents, device=device),
             timestep=torch.zeros(count, dtype=torch.long, device=device),
             text=torch.randn(count, POSITIONS, self.shape.cross_attention_dim, device=device),
-            outfits=Outfits(torch.randn(count * GARMENTS, *latents, device=device), kinds * count, worn),
+            outfits=Outfits(torch.randn(count * GARMENTS, *latents, device=device), kinds * count, worn, cells),
             masks=masks,
             edges=torch.ones(count, 1, *resolution, device=device),
             pictures={row: torch.randn(3, *resolution, device=device) for row in range(count)},
@@ -229,11 +234,13 @@ class LiveMemory(TorchDispatchMode):
         return peak
 
 
-def fake_rehearsal(config: TrainConfig, networks: Callable[[str], Networks] = sd15_networks) -> Rehearsal:
-    """A step without content: it computes shapes alone. networks: makes them in a precision."""
+def fake_rehearsal(
+    config: TrainConfig, networks: Callable[[str], Networks] = sd15_networks, shown: float = 1.0
+) -> Rehearsal:
+    """A step without content: it computes shapes alone. networks: makes them in a precision. shown: as of `Rehearsal`."""
     shapes = networks(config.memory.precision)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        return Rehearsal(config, shapes.fill("cpu"))
+        return Rehearsal(config, shapes.fill("cpu"), shown)
 
 
 def step_memory(config: TrainConfig, networks: Callable[[str], Networks] = sd15_networks) -> StepMemory:

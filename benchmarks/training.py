@@ -36,7 +36,8 @@ def main() -> None:
     measured = measure(tiny=False) if arguments.measure and torch.cuda.is_available() else None
     presets = sd15_presets()
     table = preset_memory(presets)
-    text = page(presets, table, preset_flops(presets), by_batch(), parts(step_config(1, False)), measured)
+    counted, of_half = (parts(step_config(1, False), shown=shown) for shown in (1.0, 0.5))
+    text = page(presets, table, preset_flops(presets), by_batch(), counted, of_half, measured)
     print(text)
     if arguments.measure and measured is None:
         print(f"\nNo GPU here; the measuring itself works:\n\n{measured_section(measure(tiny=True))}")

@@ -91,9 +91,13 @@ def calls(rehearsal: Rehearsal) -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def parts(config: TrainConfig, networks: Callable[[str], Networks] = sd15_networks) -> list[StepPart]:
-    """Take one person's step apart. Dressing-Attention is what the dressed U-Net has beyond the undressed one."""
-    rehearsal = fake_rehearsal(config, networks)
+def parts(
+    config: TrainConfig, networks: Callable[[str], Networks] = sd15_networks, shown: float = 1.0
+) -> list[StepPart]:
+    """Take one person's step apart. Dressing-Attention is what the dressed U-Net has beyond the undressed one. shown: as of
+    `Rehearsal`.
+    """
+    rehearsal = fake_rehearsal(config, networks, shown)
     counted = {name: _part(name, rehearsal, run) for name, run in calls(rehearsal).items()}
     base, encoded, whole = (counted[name] for name in (BASE, GARMENTS_NET, DRESSED))
     attention = StepPart(

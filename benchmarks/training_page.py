@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import diffusers
 import torch
 from comfyui_anydressing.training.dressing.config import TrainConfig
@@ -23,15 +25,16 @@ def page(
     flops: dict[str, int],
     batches: dict[tuple[int, bool], StepMemory],
     counted: list[StepPart],
+    of_half: list[StepPart],
     measured: Measurement | None,
 ) -> str:
-    """docs/training-memory.md."""
+    """docs/training-memory.md. counted: for garments that fill their pictures. of_half: for those that half fill them."""
     sections = [
         _INTRODUCTION.format(versions=versions(), margin=MARGIN),
         _presets_section(presets, table, flops),
         goal(table),
         _batches_section(batches),
-        _parts_section(counted),
+        _parts_section(counted, of_half),
         measured_section(measured),
     ]
     return "\n\n".join(sections) + "\n"
@@ -53,8 +56,8 @@ def _presets_section(presets: dict[str, TrainConfig], table: Presets, flops: dic
     lines = [
         "## The presets",
         "",
-        "GiB. The peak is frozen + trained + held + the larger of working and texture. `anydressing doctor` reads this",
-        "table too (training/presets/memory.json).",
+        "GiB, for garments that fill their pictures; others leave tokens out. The peak is frozen + trained + held + the larger",
+        "of working and texture. `anydressing doctor` reads this table too (training/presets/memory.json).",
         "",
         "| preset | precision | batch | checkpointing | frozen | trained | held | working | texture | **peak** | card | TFLOP |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -97,7 +100,7 @@ def _batches_section(batches: dict[tuple[int, bool], StepMemory]) -> str:
     return "\n".join(lines)
 
 
-def _parts_section(counted: list[StepPart]) -> str:
+def _parts_section(counted: list[StepPart], of_half: list[StepPart]) -> str:
     lines = [
         "## Where it goes",
         "",
@@ -107,21 +110,28 @@ def _parts_section(counted: list[StepPart]) -> str:
         "| part | forward, TFLOP | backward, TFLOP | held activations, GiB |",
         "|---|---|---|---|",
     ]
-    for part in counted:
+    base, encoded, attention, texture = counted
+    half = replace(of_half[2], name="the same, garments that half fill their pictures")
+    for part in (base, encoded, attention, half, texture):
         lines.append(
             f"| {part.name} | {part.forward / 1e12:.2f} | {part.backward / 1e12:.2f} | {part.held / GIB:.2f} |"
         )
-    base, *_, texture = counted
-    dressed = sum(part.forward + part.backward for part in counted[:-1])
-    mean = dressed + TEXTURE_SHARE * (texture.forward + texture.backward)
+    mean, mean_of_half = (_mean(parts) for parts in (counted, of_half))
     again = sum(part.forward for part in counted[:-1])
     lines += [
         "",
         f"A step takes {mean / 1e12:.1f} TFLOP a person on average, since {TEXTURE_SHARE:.1%} of the timesteps have texture",
-        f"losses; that is {mean / (base.forward + base.backward):.1f} times the undressed U-Net's. Checkpointing computes up to",
-        f"{again / 1e12:.1f} TFLOP of the U-Net's forward passes again.",
+        f"losses, {mean_of_half / 1e12:.1f} where garments half fill their pictures; that is {mean / (base.forward + base.backward):.1f} and "
+        f"{mean_of_half / (base.forward + base.backward):.1f} times the undressed U-Net's.",
+        f"Checkpointing computes up to {again / 1e12:.1f} TFLOP of the U-Net's forward passes again.",
     ]
     return "\n".join(lines)
+
+
+def _mean(counted: list[StepPart]) -> float:
+    """FLOP a person, in the mean over timesteps."""
+    *dressed, texture = counted
+    return sum(part.forward + part.backward for part in dressed) + TEXTURE_SHARE * (texture.forward + texture.backward)
 
 
 def measured_section(measured: Measurement | None) -> str:

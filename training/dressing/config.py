@@ -88,8 +88,9 @@ class AdapterSettings(Section):
         True, "Whether a pixel may attend to no garment, by a key of its own with a zero value.", unit="yes or no"
     )
     garment_tokens: Literal["all", "foreground"] = setting(
-        "all",
-        "Whether the whole garment picture takes part, or only those of its cells that show the garment.",
+        "foreground",
+        "Whether the whole garment picture takes part, or only those of its cells that show the garment: all of them where it is "
+        "not told from its ground. What is left out costs nothing.",
         unit="cells",
     )
     init: Path | None = setting(

@@ -139,7 +139,7 @@ def test_the_loss_and_its_gradient_are_eq_15(task):
     assert {name: value.item() for name, value in terms.parts.items()} == pytest.approx(expected, rel=1e-5)
     assert terms.total.item() == pytest.approx(total.item(), rel=1e-5)
     assert LAMBDA_2 * expected["texture"] > 0.01 * total.item()  # there is something to compare
-    assert_close(ours, theirs)
+    assert_close(ours, theirs, 1e-4)  # rounding, 3e-5 of the largest
 
 
 def test_a_few_drawn_rows_stand_for_all(task, make_task):
