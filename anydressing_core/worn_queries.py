@@ -29,10 +29,7 @@ from .reference_attention import reference_attention
 from .sites import AttentionSite
 
 THRESHOLD, EVERY = 0.1, 2
-"""Of a file's term."""
-
-REFERENCE_THRESHOLD = 0.0
-"""Of reference attention: everywhere. At 0.3 palettes and colours lose (docs/evidence/worn.md)."""
+"""As artists have it: at 0.1 nothing is lost, at 0.3 reference attention loses palettes and colours (docs/evidence/worn.md)."""
 
 WHOLE_STEPS = 2
 
@@ -181,8 +178,8 @@ class WornStates(NamedTuple):
 
     @classmethod
     def usual(cls) -> WornStates:
-        """As artists have it; docs/evidence/worn.md says why."""
-        return cls(WornQueries(THRESHOLD, EVERY), WornQueries(REFERENCE_THRESHOLD))
+        """As artists have it."""
+        return cls.of(THRESHOLD, EVERY)
 
     @classmethod
     def of(cls, threshold: float, every: int) -> WornStates:

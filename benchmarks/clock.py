@@ -202,7 +202,11 @@ def everything(clock: Clock, kept: float) -> Iterator[tuple[str, Callable[[], fl
     yield "ours as run, two full-size garments", as_run(clock, "tau_01_every_2", kept)
     yield "ours as run, all tokens of two full-size garments", as_run(clock, "tau_01_every_2", 1.0)
     yield "ours as run, two half-size garments", as_run(clock, "tau_01_every_2", kept, half=True)
-    yield "reference mode, a share of the queries", as_run(clock, "ref_tau_03", kept, by_reference=True)
+    yield "reference mode as run, two full-size garments", as_run(clock, "ref_tau_01", kept, by_reference=True)
+    yield (
+        "reference mode as run, two half-size garments",
+        as_run(clock, "ref_tau_01", kept, half=True, by_reference=True),
+    )
     yield "ours, full-size", rows(ours(two, null_token=False), plain)
     yield "ours, full-size, null token", rows(ours(two, null_token=True), plain)
     yield "ours, half-size, null token", rows(ours(half, null_token=True), plain)

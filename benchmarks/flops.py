@@ -60,6 +60,8 @@ REFERENCE_FOREGROUND = "reference mode, 50 % foreground"
 AS_RUN = "ours as run, two full-size garments"
 AS_RUN_ALL = "ours as run, all tokens of two full-size garments"
 AS_RUN_HALF = "ours as run, two half-size garments"
+REFERENCE_AS_RUN = "reference mode as run, two full-size garments"
+REFERENCE_AS_RUN_HALF = "reference mode as run, two half-size garments"
 FEATURES = "Eq. 6, hidden states cached"
 BOTH_ROWS = "Eq. 6, in both rows"
 MAGIC = "MagicClothing-like"
@@ -83,6 +85,8 @@ COUNTED = {
     "that was recorded in the doll's world, the mean over 30 steps of which two are whole.",
     AS_RUN_ALL: "the same with all tokens of the garments' pictures.",
     AS_RUN_HALF: "as the first, half the height and half the width.",
+    REFERENCE_AS_RUN: "the garments' own tokens, computed for the share of queries that was recorded, in every step.",
+    REFERENCE_AS_RUN_HALF: "the same, half the height and half the width.",
     FEATURES: "ours, but the features are kept and every step projects K', V' again.",
     BOTH_ROWS: "ours, but the unconditional row attends to garments as well.",
     MAGIC: "hidden states of a U-Net copy join each row's sequence as queries, keys and values; the garment half is cut off.",
@@ -294,6 +298,10 @@ def _as_run(meter: Meter) -> list[Cost]:
         row = meter.row_as_run(partial(schemes.dressed, garments=garments, null_token=True), run.shares)
         once = 2 * meter.garments_net(size) + meter.projection(garments)
         costs.append(Cost(scheme, 2, meter.plain_row + row, once, meter.base))
+    run = Recorded.of("ref_tau_01")
+    for scheme, size in ((REFERENCE_AS_RUN, FULL), (REFERENCE_AS_RUN_HALF, HALF)):
+        row = meter.row_as_run(partial(schemes.by_reference, garments=run.garments(size)), run.shares)
+        costs.append(Cost(scheme, 2, meter.plain_row + row, 2 * LEVELS * meter.reading(size), meter.base))
     return costs
 
 

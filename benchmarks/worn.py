@@ -22,7 +22,6 @@ import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
 from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, lay_out
-from comfyui_anydressing.anydressing_core.checkpoint_info import GarmentTokens
 from comfyui_anydressing.anydressing_core.defaults import STRENGTH
 from comfyui_anydressing.anydressing_core.garment_kv import (
     ABSENT_BIAS,
@@ -69,44 +68,37 @@ SETTINGS = SamplingSettings(steps=20, guidance=4.0, strength=1.0)
 
 @dataclass(frozen=True)
 class WornArm:
-    """threshold, every: of `WornQueries`; 0 and 1 compute everywhere, in every step. by: a file's term, or reference attention.
-    steps: of the sampling. tokens: of the garments that a file takes; a reference takes the foreground's. merged: to which share
-    of their number a file's keys are merged.
+    """threshold, every: of `WornQueries`; 0 and 1 compute everywhere, in every step. by: a file's term, reference attention, or both.
+    steps: of the sampling. merged: to which share of their number a file's keys are merged.
     """
 
     title: str
     threshold: float = 0.0
     every: int = 1
-    by: Literal["file", "reference"] = "file"
+    by: Literal["file", "reference", "both"] = "file"
     steps: int = 20
-    tokens: GarmentTokens = "all"
     merged: float = 1.0
 
 
 ARMS: Mapping[str, WornArm] = MappingProxyType(
     {
         "everywhere": WornArm("the shipped file, its term at every query"),
-        "tau_005": WornArm("where more than .05 is worn, and a ring around", 0.05),
-        "tau_01": WornArm("where more than .1 is worn", 0.1),
-        "tau_03": WornArm("where more than .3 is worn", 0.3),
+        "tau_01": WornArm("where more than .1 is worn, and a ring around", 0.1),
         "every_2": WornArm("everywhere, every second step", every=2),
-        "every_3": WornArm("everywhere, every third step", every=3),
         "tau_01_every_2": WornArm("where more than .1 is worn, every second step", 0.1, 2),
-        "tau_03_every_2": WornArm("where more than .3 is worn, every second step", 0.3, 2),
         "tau_01_every_3": WornArm("where more than .1 is worn, every third step", 0.1, 3),
         "few": WornArm("eight steps, everywhere", steps=8),
         "few_tau_01_every_2": WornArm("eight steps, where more than .1 is worn, every second step", 0.1, 2, steps=8),
-        "foreground": WornArm("the garments' own tokens alone", tokens="foreground"),
-        "together": WornArm(
-            "the garments' own tokens, where more than .1 is worn, every second step", 0.1, 2, tokens="foreground"
-        ),
+        "few_tau_01_every_3": WornArm("eight steps, where more than .1 is worn, every third step", 0.1, 3, steps=8),
         "merged_2": WornArm("similar keys merged, a half is left", merged=1 / 2),
-        "merged_4": WornArm("similar keys merged, a quarter is left", merged=1 / 4),
         "ref_everywhere": WornArm("reference mode, at every query", by="reference"),
-        "ref_tau_005": WornArm("reference mode, where more than .05 is worn", 0.05, by="reference"),
         "ref_tau_01": WornArm("reference mode, where more than .1 is worn", 0.1, by="reference"),
+        "ref_tau_015": WornArm("reference mode, where more than .15 is worn", 0.15, by="reference"),
         "ref_tau_02": WornArm("reference mode, where more than .2 is worn", 0.2, by="reference"),
-        "ref_tau_03": WornArm("reference mode, where more than .3 is worn", 0.3, by="reference"),
+        "both_everywhere": WornArm("file and reference, at every query", by="both"),
+        "both_tau_01_every_2": WornArm(
+            "file and reference, where more than .1 is worn, the file every second step", 0.1, 2, by="both"
+        ),
     }
 )
 SITES = ("down_1_0", "down_2_0", "mid_0_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1")
@@ -119,7 +111,9 @@ CHANGES = (
         if arm.by == "file" and arm.steps == 20 and name != "everywhere"
     ),
     ("few", "few_tau_01_every_2"),
+    ("few", "few_tau_01_every_3"),
     *(("ref_everywhere", name) for name, arm in ARMS.items() if arm.by == "reference" and arm.threshold),
+    ("both_everywhere", "both_tau_01_every_2"),
 )
 
 FINER = ((48, 36), (96, 72))
@@ -139,10 +133,11 @@ class FinerToo(WornQueries):
         """As of the parent."""
         early = self._steps < self._whole
         super().begin(sites, size)
-        if early or self._kept:
+        if early or self._kept or not self._threshold:
+            share = 0.0 if self._kept else 1.0
             for site in sites:
                 for grid in FINER:
-                    self.computed.setdefault(finer(site.key, grid), []).append(float(early))
+                    self.computed.setdefault(finer(site.key, grid), []).append(share)
 
     def _choose(self, sites: Sequence[AttentionSite]) -> dict[str, Chosen]:
         for site in sites:
@@ -181,13 +176,14 @@ class MergedModel(DressingModel):
         self, site: AttentionSite, features: Tensor, packing: Packing | None, outfits: Outfits, maps: bool
     ) -> GarmentKV:
         dressing, heads = self.adapter.site(site.key), self.adapter.info.unet.heads
-        key, value = project_garment(features, dressing.to_k.weight, dressing.to_v.weight)
+        to_k, to_v = (weight.to(features) for weight in (dressing.to_k.weight, dressing.to_v.weight))
+        key, value = project_garment(features, to_k, to_v)
         before = key.shape[1]
         key, value, count = merged(key, value, round(self.left * before))
         index, null = outfits.worn.clamp(min=0), dressing.null
         assert packing is None
         assert null is not None
-        null = (null[0], null[1] + math.log(before / key.shape[1]))  # its share is that of all tokens
+        null = (null[0].to(key), null[1] + math.log(before / key.shape[1]))  # its share is that of all tokens
         keys, values = (list(part[index].unbind(1)) for part in (key, value))
         one = garment_kv(keys, values, heads, null=null, maps=maps)
         bias = count[index].flatten(1).log().clamp(min=ABSENT_BIAS) * math.sqrt(one.columns.width)
@@ -198,12 +194,13 @@ class MergedModel(DressingModel):
 
 def merged(key: Tensor, value: Tensor, left: int, rounds: int = 10) -> tuple[Tensor, Tensor, Tensor]:
     """Lloyd's k-means of the keys (G, M, C), from evenly spread ones: key and value of each cluster's mean and its size (G, left)."""
+    dtype, key, value = key.dtype, key.float(), value.float()
     centre = key[:, torch.linspace(0, key.shape[1] - 1, left).round().long()]
     for _ in range(rounds):
         whose = _nearest(key, centre)
         centre = torch.where(whose.sum(dim=1)[..., None] > 0, _means(whose, key), centre)
     whose = _nearest(key, centre)
-    return centre, _means(whose, value), whose.sum(dim=1)
+    return centre.to(dtype), _means(whose, value).to(dtype), whose.sum(dim=1)
 
 
 def _nearest(key: Tensor, centre: Tensor) -> Tensor:
@@ -235,26 +232,23 @@ def measure(
     display = open_display(Console())
     people.WornStates = FinerStates  # pyright: ignore[reportPrivateImportUsage]
     file, course = load_file(FILE), Course(display.work)
-    counted: tuple[GarmentTokens, ...] = ("all", "foreground")
-    trained: dict[str, DressingModel] = {
-        tokens: dressing_model(replace(file, info=replace(file.info, garment_tokens=tokens)), base)
-        for tokens in counted
-    }
-    by_reference = ReferenceDresser(base, trained["all"].preparation.resolution)
+    trained = dressing_model(file, base)
     for name in names:
         arm, pictures = ARMS[name], folder / "pictures" / name
         print(f"== {name}: {arm.title}", flush=True)
         strength = SETTINGS.strength if arm.by == "file" else STRENGTH
         settings = replace(SETTINGS, steps=arm.steps, strength=strength, threshold=arm.threshold, every=arm.every)
         plan = BenchPlan(outfits, settings, SLOTS, ("masked", "free"))
-        dresser: Dresser = trained[arm.tokens] if arm.by == "file" else by_reference
+        dresser: Dresser = trained
+        if arm.by != "file":
+            dresser = ReferenceDresser(base, RESOLUTION, trained if arm.by == "both" else None)
         if arm.merged < 1:
             dresser = dressing_model(file, base, MergedModel)
             dresser.left = arm.merged
         make_pictures(dresser, name, base, pictures, plan, course=course)
         undressed = folder / f"undressed-{arm.steps}"
         nobody = replace(plan, settings=replace(SETTINGS, steps=arm.steps), ways=("undressed",))
-        make_pictures(trained["all"], "nobody", base, undressed, nobody, course=course)
+        make_pictures(trained, "nobody", base, undressed, nobody, course=course)
         figures, _ = outfit_figures(pictures, base, judge, parser, display.work, undressed)
         for seed, of in figures.items():
             of |= _computed(pictures / str(seed)) | _kept(int(seed))

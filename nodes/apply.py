@@ -68,8 +68,8 @@ class AnyDressingApply(io.ComfyNode):
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="With a file, faster: garments are computed only where they are worn, and in every second step. Off: "
-                    "everywhere, in every step. By reference alone it changes nothing.",
+                    tooltip="Faster: garments are computed only where they are worn, and with a file in every second step. Off: "
+                    "everywhere, in every step.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -103,7 +103,7 @@ class AnyDressingApply(io.ComfyNode):
         wardrobe = make_wardrobe(model, shape, worn)
         who = ", ".join(garment.slot for garment in worn)
         cost = _cost(shape, worn[0].anydressing.resolution, wardrobe.model)
-        if only_where_worn and worn[0].anydressing.checkpoint is not None:
+        if only_where_worn:
             cost += " at most, for it is done only where they are worn"
         tell(cls, f"wears {who}; {wardrobe.model_size() / 1e6:.0f} MB; {cost}.")
         strengths = Strengths(strength, _weight(worn[0]) * strength / STRENGTH)

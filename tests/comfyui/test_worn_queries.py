@@ -148,9 +148,7 @@ def test_a_file_without_a_null_token_is_computed_everywhere(studio, states):
     "garments only where they are worn", "off, the default, changes no bit; the first two steps never do"
 )
 def test_the_node_has_a_switch(studio, monkeypatch):
-    monkeypatch.setattr(
-        "comfyui_anydressing.anydressing_core.worn_queries.REFERENCE_THRESHOLD", 0.7
-    )  # of random numbers
+    monkeypatch.setattr("comfyui_anydressing.anydressing_core.worn_queries.THRESHOLD", 0.7)  # of random numbers
     off, on = studio.dress(), studio.dress(only_where_worn=True)
     assert torch.equal(studio.sample(studio.dress(only_where_worn=False), steps=6), studio.sample(off, steps=6))
     assert torch.equal(studio.sample(on, steps=2), studio.sample(off, steps=2))
