@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Seconds of a dressed step beside an undressed one, in one process, turn by turn: the ratio is what a machine says.
+"""Seconds dressed beside seconds undressed, in one process, turn by turn: the ratio is what a machine says.
 
-    python -m benchmarks.clock                           # SD1.5's U-Net with random weights, 384 x 288, two garments
-    python -m benchmarks.clock --size 768x576 --precision fp16 --write NAME     # on a GPU; into clock.json
+    python -m benchmarks.clock step                      # SD1.5's U-Net with random weights, 384 x 288, two garments
+    python -m benchmarks.clock step --size 768x576 --precision fp16 --write NAME     # on a GPU; into clock.json
+    python -m benchmarks.clock doll                      # a whole sampling of the paper doll, as the nodes dress her
 
-A step is one conditional and one unconditional row, each a call of its own; garments are of the picture's size. Rows "as run"
+Of `step`, a step is one conditional and one unconditional row, each a call of its own; garments are of the picture's size. Rows "as run"
 are the mean of two steps behind the whole ones: one that computes the recorded share of queries, and one that with a file takes its
 term as it was. The others are the schemes of `schemes`.
 """
@@ -16,22 +17,30 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
-from comfyui_anydressing.anydressing_core.defaults import STRENGTH
+from comfyui_anydressing.anydressing_core.defaults import STEPS, STRENGTH
 from comfyui_anydressing.anydressing_core.latents import Size, latent_size
+from comfyui_anydressing.anydressing_core.places import Places
 from comfyui_anydressing.anydressing_core.reference_attention import reference_sites
 from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
 from comfyui_anydressing.anydressing_core.word_table import POSITIONS
 from comfyui_anydressing.anydressing_core.worn_queries import Chosen, WornQueries, WornStates
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
+from comfyui_anydressing.training.base.model import load_base
+from comfyui_anydressing.training.dressing.finished import dressing_model, load_file
+from comfyui_anydressing.training.hardware import Hardware
+from comfyui_anydressing.training.model.people import Person, initial_noise, outfits_of_people
 from comfyui_anydressing.training.model.processors import DressingRole, ReferenceStep, SiteProcessor, TextProcessor
+from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
+from comfyui_anydressing.training.model.sampling import Prompts, SamplingSettings, sample_latents
+from comfyui_anydressing.training.paper_doll.bench.pictures import FIRST, encode_garment, outfit
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from rich.progress import track
 from torch import Tensor
@@ -39,6 +48,7 @@ from torch import Tensor
 from . import schemes
 from .flops import Recorded
 from .schemes import Garments, Layer, noise
+from .worn import BASE, FILE, RESOLUTION, SLOTS
 
 RESULT = Path(__file__).with_name("clock.json")
 TIMES = 9
@@ -104,6 +114,17 @@ class Timed:
         return statistics.median(self.seconds) / statistics.median(self.plain)
 
 
+def timed(scheme: str, plain: Callable[[], float], take: Callable[[], float]) -> Timed:
+    """Take both turn by turn, once before it counts. plain, take: give seconds."""
+    plain()
+    take()
+    seconds, before = list[float](), list[float]()
+    for _ in track(range(TIMES), scheme):
+        before.append(plain())
+        seconds.append(take())
+    return Timed(scheme, seconds, before)
+
+
 class Clock:
     """SD1.5's U-Net with random weights. size: of picture and garments, in latent cells."""
 
@@ -145,14 +166,7 @@ class Clock:
 
     def time(self, scheme: str, take: Callable[[], float]) -> Timed:
         """Take a scheme's step and an undressed one, turn by turn."""
-        plain, seconds = partial(self.step, [schemes.plain] * 2), list[float]()
-        plain()
-        take()  # both warm
-        before: list[float] = []
-        for _ in track(range(TIMES), scheme):
-            before.append(plain())
-            seconds.append(take())
-        return Timed(scheme, seconds, before)
+        return timed(scheme, partial(self.step, [schemes.plain] * 2), take)
 
     def _wait(self) -> None:
         if self.device.startswith("cuda"):
@@ -220,15 +234,18 @@ def everything(clock: Clock, kept: float) -> Iterator[tuple[str, Callable[[], fl
     yield "reference-only: two garments pass in every step", rows(reference(two), plain, plain, plain)
 
 
+Write = Annotated[str, typer.Option(help=f"Under this name into {RESULT.name}.")]
+
+
 @app.command()
-def main(
+def step(
     size: Annotated[str, typer.Option(help="Of picture and garments, height x width in pixels.")] = "384x288",
-    write: Annotated[str, typer.Option(help=f"Under this name into {RESULT.name}.")] = "",
+    write: Write = "",
     only: Annotated[list[str] | None, typer.Option(help="Rows with these words in their names.")] = None,
     precision: Precision = PrecisionName.fp32,
     device: Device = "auto",
 ) -> None:
-    """Time every scheme beside the undressed U-Net, and print the ratios."""
+    """Time a step of every scheme beside the undressed U-Net's, SD1.5 with random weights."""
     hardware = hardware_of(precision, device).for_file("fp32")
     height, width = (int(part) for part in size.split("x"))
     clock = Clock(latent_size((height, width)), hardware.device, hardware.dtype)
@@ -238,18 +255,57 @@ def main(
         for name, take in everything(clock, kept)
         if not only or any(word in name for word in only)
     ]
-    machine = (
-        torch.cuda.get_device_name() if clock.device.startswith("cuda") else f"{torch.get_num_threads()} CPU cores"
-    )
-    print(f"SD1.5 at {size}, {hardware.precision}, {machine}, torch {torch.__version__}, median of {TIMES}")
+    _tell(f"a step of SD1.5 at {size}", hardware, rows, write)
+
+
+@app.command()
+def doll(write: Write = "", precision: Precision = PrecisionName.fp32, device: Device = "auto") -> None:
+    """Time whole samplings of the paper doll in two garments, which were read before, beside undressed ones."""
+    hardware = hardware_of(precision, device).for_file("fp32")
+    base = load_base(BASE, hardware)
+    file, reference = dressing_model(load_file(FILE), base), ReferenceDresser(base, RESOLUTION)
+    truth = outfit(FIRST, SLOTS, RESOLUTION).truth
+    garments = [encode_garment(slot, truth, truth, file.preparation, base, half=False) for slot in SLOTS]
+    worn = outfits_of_people([Person("", base.encode_text([""])[0], garments)], base.unet)
+    start = initial_noise(0, "", RESOLUTION)[None].to(base.unet.device)
+    prompts = Prompts(base.encode_text([truth.caption]), base.encode_text([""])[0])
+    settings = SamplingSettings(steps=STEPS, guidance=4.0)
+    laid_out, read = file.garments(worn), reference.reference(worn, STRENGTH)
+
+    def sampling(by: Literal["nobody", "file", "reference"], states: WornStates | None = None) -> float:
+        of_file = laid_out if by == "file" else None
+        of_reference = replace(read, places=Places()) if by == "reference" and read is not None else None
+        began = time.perf_counter()
+        latents = sample_latents(
+            base.unet, base.schedule, prompts, start, settings, of_file, None, None, of_reference, states
+        ).latents
+        latents.cpu()  # waits for the device
+        return time.perf_counter() - began
+
+    rows = [
+        timed(title, partial(sampling, "nobody"), take)
+        for title, take in (
+            ("file, everywhere", partial(sampling, "file")),
+            ("file, as run", lambda: sampling("file", WornStates.usual())),
+            ("by reference, everywhere", partial(sampling, "reference")),
+            ("by reference, as run", lambda: sampling("reference", WornStates.usual())),
+        )
+    ]
+    _tell(f"{STEPS} steps of the doll at {RESOLUTION[0]}x{RESOLUTION[1]}", hardware, rows, write)
+
+
+def _tell(what: str, hardware: Hardware, rows: Sequence[Timed], write: str) -> None:
+    """Print the ratios, and keep them under a name."""
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
+    print(f"{what}, {hardware.precision}, {machine}, torch {torch.__version__}, median of {TIMES}")
     for row in rows:
         print(f"{row.scheme:50} {row.ratio:6.3f}   {statistics.median(row.seconds):8.3f} s")
     if write:
         there = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
         there[write] = {
+            "what": what,
             "machine": machine,
             "platform": platform.machine(),
-            "size": size,
             "precision": hardware.precision,
             "torch": torch.__version__,
             "ratios": {row.scheme: round(row.ratio, 3) for row in rows},

@@ -62,7 +62,7 @@ STEPS = {
     "undressed": Step(strength=0.0),
     "guided": Step(cfg=3.0),
     "half-way": Step(denoise=0.5),
-    "foreground": Step(garment_tokens="foreground"),
+    "all tokens": Step(garment_tokens="all"),
 }
 
 
@@ -244,7 +244,7 @@ def test_all_that_was_trained_shows_in_the_prediction(trainer, run, file):
         "undressed": trainer.prediction(file, STEPS["undressed"]),
         "before training": trainer.prediction(run / START, step),
         "with each other's LoRA": trainer.prediction(file, step, slots=("lower", "upper")),
-        "foreground": trainer.prediction(file, STEPS["foreground"]),
+        "all tokens": trainer.prediction(file, STEPS["all tokens"]),
     }
     distances = {name: distance(ours, other) for name, other in others.items()}
     assert min(distances.values()) > CLEARLY, distances

@@ -88,7 +88,7 @@ def sample_people(
     for rows in _batches(people, batch):
         group = [people[row] for row in rows]
         noise = torch.stack([initial_noise(settings.seed, person.name, size) for person in group])
-        worn = _outfits(group, model.unet) if group[0].garments else None
+        worn = outfits_of_people(group, model.unet) if group[0].garments else None
         sampled = sample_latents(
             model.unet,
             base.schedule,
@@ -130,7 +130,7 @@ def _kept(people: Sequence[Person], device: torch.device) -> Kept | None:
     return Kept(latents, anew)
 
 
-def _outfits(people: Sequence[Person], unet: UNet2DConditionModel) -> Outfits:
+def outfits_of_people(people: Sequence[Person], unet: UNet2DConditionModel) -> Outfits:
     """What these people wear, each garment once."""
     garments = list(dict.fromkeys(garment for person in people for garment in person.garments))
     most = max(len(person.garments) for person in people)
