@@ -29,7 +29,7 @@ from .reference_attention import reference_attention
 from .sites import AttentionSite
 
 THRESHOLD, EVERY = 0.1, 2
-"""As artists have it: at 0.1 nothing is lost, at 0.3 reference attention loses palettes and colours (docs/evidence/worn.md)."""
+"""As artists have it: at 0.1 nothing is lost, from 0.15 on reference attention loses colours (docs/evidence/worn.md)."""
 
 WHOLE_STEPS = 2
 

@@ -266,20 +266,22 @@ def doll(write: Write = "", precision: Precision = PrecisionName.fp32, device: D
     file, reference = dressing_model(load_file(FILE), base), ReferenceDresser(base, RESOLUTION)
     truth = outfit(FIRST, SLOTS, RESOLUTION).truth
     garments = [encode_garment(slot, truth, truth, file.preparation, base, half=False) for slot in SLOTS]
-    worn = outfits_of_people([Person("", base.encode_text([""])[0], garments)], base.unet)
+    no_text = base.encode_text([""])[0]
+    worn = outfits_of_people([Person("", no_text, garments)], base.unet)
     start = initial_noise(0, "", RESOLUTION)[None].to(base.unet.device)
-    prompts = Prompts(base.encode_text([truth.caption]), base.encode_text([""])[0])
+    prompts = Prompts(base.encode_text([truth.caption]), no_text)
     settings = SamplingSettings(steps=STEPS, guidance=4.0)
     laid_out, read = file.garments(worn), reference.reference(worn, STRENGTH)
+    assert read is not None
 
     def sampling(by: Literal["nobody", "file", "reference"], states: WornStates | None = None) -> float:
         of_file = laid_out if by == "file" else None
-        of_reference = replace(read, places=Places()) if by == "reference" and read is not None else None
+        of_reference = replace(read, places=Places()) if by == "reference" else None
         began = time.perf_counter()
-        latents = sample_latents(
-            base.unet, base.schedule, prompts, start, settings, of_file, None, None, of_reference, states
-        ).latents
-        latents.cpu()  # waits for the device
+        sampled = sample_latents(
+            base.unet, base.schedule, prompts, start, settings, of_file, reference=of_reference, worn=states
+        )
+        sampled.latents.cpu()  # waits for the device
         return time.perf_counter() - began
 
     rows = [
@@ -296,7 +298,8 @@ def doll(write: Write = "", precision: Precision = PrecisionName.fp32, device: D
 
 def _tell(what: str, hardware: Hardware, rows: Sequence[Timed], write: str) -> None:
     """Print the ratios, and keep them under a name."""
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
+    cuda = hardware.device.type == "cuda"
+    machine = torch.cuda.get_device_name(hardware.device) if cuda else f"{torch.get_num_threads()} CPU cores"
     print(f"{what}, {hardware.precision}, {machine}, torch {torch.__version__}, median of {TIMES}")
     for row in rows:
         print(f"{row.scheme:50} {row.ratio:6.3f}   {statistics.median(row.seconds):8.3f} s")
