@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +98,11 @@ class ArmRow:
         return cls(name, title, runs)
 
 
+def _by_lines(content: Mapping[str, object]) -> str:
+    """As JSON, a list of numbers on one line."""
+    return re.sub(r"\[[^][{}]*]", lambda numbers: " ".join(numbers[0].split()), json.dumps(content, indent=1))
+
+
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
@@ -168,7 +174,7 @@ class StudyPage:
             "arms": {name: row.content() for name, row in rows.items()},
             "changes": {change.name: change.content() for change in changes},
         }
-        write_atomically(page / f"{self.name}.json", (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(page / f"{self.name}.json", f"{_by_lines(content)}\n".encode())
         if (picture := sheet(list(rows))) is not None:
             picture.save(page / f"{self.name}.jpg", quality=88)
         named = [replace(row, title=f"`{name}`: {row.title}") for name, row in rows.items()]
