@@ -106,6 +106,16 @@ class GarmentKV:
         owned = tuple(owners[index] for index in garments)
         return replace(self, key=torch.cat(keys, dim=1), value=torch.cat(values, dim=1), counts=counts, owned=owned)
 
+    def alone(self, garment: int) -> GarmentKV:
+        """One garment's tokens, and the null token with the share that it has beside all of them. All N columns stay."""
+        first = sum(self.counts[:garment])
+        kept = [slice(first, first + self.counts[garment])]
+        if self.columns.null:
+            kept.append(slice(-1, None))
+        counts = tuple(count * (index == garment) for index, count in enumerate(self.counts))
+        key, value = (torch.cat([part[:, span] for span in kept], dim=1) for part in (self.key, self.value))
+        return replace(self, key=key, value=value, counts=counts)
+
 
 def project_garment(features: Tensor, to_k: Tensor, to_v: Tensor) -> tuple[Tensor, Tensor]:
     """K' = F W_k' and V' = F W_v' of one garment.

@@ -46,7 +46,7 @@ from rich.progress import track
 from torch import Tensor
 
 from . import schemes
-from .flops import Recorded
+from .flops import BY_REFERENCE, WITH_FILE, Recorded, Share
 from .schemes import Garments, Layer, noise
 from .worn import BASE, FILE, RESOLUTION, SLOTS
 
@@ -83,21 +83,26 @@ class _Own:
 
 
 class FixedShare(WornQueries):
-    """Computes a share of the queries that was recorded elsewhere, those in the middle of the picture."""
+    """Computes a share of the queries that was recorded elsewhere, those in the middle of the picture, of which the first wear
+    one garment and the next the other.
+    """
 
-    def __init__(self, shares: Mapping[str, float], device: str, every: int = 1) -> None:
+    def __init__(self, shares: Mapping[str, Share], device: str, every: int = 1) -> None:
         super().__init__(every=every, whole=0)
         self._fixed, self._device = shares, device
 
     def _choose(self, sites: Sequence[AttentionSite]) -> dict[str, Chosen]:
-        return {site.key: self._of(site) for site in sites if 0 < self._fixed[site.key] < 1}
+        return {site.key: self._of(site) for site in sites if 0 < self._fixed[site.key].computed < 1}
 
     def _of(self, site: AttentionSite) -> Chosen:
-        length = site.grid(*self._size)[0] * site.grid(*self._size)[1]
-        count = max(1, round(self._fixed[site.key] * length))
+        grid, share = site.grid(*self._size), self._fixed[site.key]
+        length = grid[0] * grid[1]
+        count = max(1, round(share.computed * length))
+        alone = round((1 - share.of_tokens) * count)  # of either garment, which spares each of them half of all tokens
         first = (length - count) // 2
         order = torch.arange(length, device=self._device).roll(-first)[None]
-        return Chosen(order[:, :count], order[:, count:])
+        parts = [(0, alone), (1, alone), (None, count - 2 * alone)]
+        return Chosen(order[:, :count], order[:, count:], tuple(part for part in parts if part[1]))
 
 
 @dataclass(frozen=True)
@@ -213,13 +218,13 @@ def everything(clock: Clock, kept: float) -> Iterator[tuple[str, Callable[[], fl
     def rows(*layers: Layer) -> Callable[[], float]:
         return partial(clock.step, layers)
 
-    yield "ours as run, two full-size garments", as_run(clock, "tau_01_every_2", kept)
-    yield "ours as run, all tokens of two full-size garments", as_run(clock, "tau_01_every_2", 1.0)
-    yield "ours as run, two half-size garments", as_run(clock, "tau_01_every_2", kept, half=True)
-    yield "reference mode as run, two full-size garments", as_run(clock, "ref_tau_01", kept, by_reference=True)
+    yield "ours as run, two full-size garments", as_run(clock, WITH_FILE, kept)
+    yield "ours as run, all tokens of two full-size garments", as_run(clock, WITH_FILE, 1.0)
+    yield "ours as run, two half-size garments", as_run(clock, WITH_FILE, kept, half=True)
+    yield "reference mode as run, two full-size garments", as_run(clock, BY_REFERENCE, kept, by_reference=True)
     yield (
         "reference mode as run, two half-size garments",
-        as_run(clock, "ref_tau_01", kept, half=True, by_reference=True),
+        as_run(clock, BY_REFERENCE, kept, half=True, by_reference=True),
     )
     yield "ours, full-size", rows(ours(two, null_token=False), plain)
     yield "ours, full-size, null token", rows(ours(two, null_token=True), plain)
@@ -249,7 +254,7 @@ def step(
     hardware = hardware_of(precision, device).for_file("fp32")
     height, width = (int(part) for part in size.split("x"))
     clock = Clock(latent_size((height, width)), hardware.device, hardware.dtype)
-    kept = Recorded.of("tau_01_every_2").kept
+    kept = Recorded.of(WITH_FILE).kept
     rows = [
         clock.time(name, take)
         for name, take in everything(clock, kept)

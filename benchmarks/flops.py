@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
@@ -45,6 +45,8 @@ RESULT, PAGE = Path(__file__).with_name("flops.json"), Path(__file__).with_name(
 WORN = CHECKOUT / "docs" / "evidence" / "worn.json"
 RECORDED_STEPS = 20
 """Of the runs in WORN."""
+WITH_FILE, BY_REFERENCE = "alone_01", "ref_alone_01"
+"""The arms of it that are as artists have them."""
 
 NUMBERS = range(1, 6)
 MOST_GARMENTS = 8
@@ -153,10 +155,16 @@ class Meter:
         """One step of the undressed U-Net."""
         return 2 * self.plain_row
 
-    def row_as_run(self, layer: Layer, shares: Mapping[str, float]) -> int:
-        """One row where `layer` is computed for a share of the queries, by site, and the others attend to the picture alone."""
-        more = {site.key: self._sites(layer, [site]) - self._sites(schemes.plain, [site]) for site in SD15.sites}
-        return self.plain_row + round(sum(shares[key] * flop for key, flop in more.items()))
+    def row_as_run(self, layer: Callable[[Garments], Layer], garments: Garments, run: Recorded) -> int:
+        """One row where `layer` is computed for a share of the queries, which meet a share of the garments' tokens, by site; the
+        others attend to the picture alone.
+        """
+        more = 0.0
+        for site in SD15.sites:
+            share = run.shares[site.key]
+            met = replace(garments, kept=garments.kept * share.of_tokens)
+            more += share.computed * (self._sites(layer(met), [site]) - self._sites(schemes.plain, [site]))
+        return self.plain_row + round(more)
 
     def row(self, layer: Layer) -> int:
         """One row whose self-attention is `layer`."""
@@ -254,16 +262,28 @@ def _reference(meter: Meter) -> list[Cost]:
     return costs
 
 
+class Share(NamedTuple):
+    """computed: of a site's queries. met: the same, times the share of the garments' tokens that they met."""
+
+    computed: float
+    met: float
+
+    @property
+    def of_tokens(self) -> float:
+        """Which share of the garments' tokens a query that is computed meets."""
+        return self.met / self.computed if self.computed else 1.0
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What a run in the doll's world computed, mean over outfits (docs/evidence/worn.json).
 
-    shares: site of SD1.5 -> of its queries, mean over the 30 steps of a picture. of_later_steps: the same of steps that compute,
-    behind the whole ones. kept: of a garment's tokens.
+    shares: by site of SD1.5, mean over the 30 steps of a picture. of_later_steps: the same of steps that compute, behind the
+    whole ones. kept: of a garment's tokens.
     """
 
-    shares: Mapping[str, float]
-    of_later_steps: Mapping[str, float]
+    shares: Mapping[str, Share]
+    of_later_steps: Mapping[str, Share]
     kept: float
 
     @classmethod
@@ -272,35 +292,39 @@ class Recorded:
         figures = {what: one[0] for what, one in json.loads(WORN.read_text())["arms"][arm]["figures"].items()}
         finest = {"down": ["down_1_0"], "up": ["up_1_0", "up_1_1"]}
         coarsest = {"down": ["down_2_0"], "mid": ["mid_0_0"], "up": ["up_0_0", "up_0_1"]}
-        shares, later = dict[str, float](), dict[str, float]()
+        shares, later = dict[str, Share](), dict[str, Share]()
         for site in SD15.sites:
             grid = site.grid(*FULL)
             alike = (coarsest if grid[0] <= 12 else finest)[site.stage]
             names = [finer(one, grid) if grid in FINER else one for one in alike]
-            told = [figures.get(f"computed at {name}, free", 0.0) for name in names]
-            mean = sum(told) / len(told)
-            # Without the first steps, which are whole.
-            later[site.key] = (mean * RECORDED_STEPS - WHOLE_STEPS) / (RECORDED_STEPS - WHOLE_STEPS)
-            shares[site.key] = (WHOLE_STEPS + later[site.key] * (STEPS - WHOLE_STEPS)) / STEPS
-        computing = {key: ARMS[arm].every * share for key, share in later.items()}
-        return cls(shares, computing, figures["tokens kept"])
+
+            def told(which: str, names: Sequence[str] = names) -> float:
+                mean = sum(figures.get(f"{which} at {name}, free", 0.0) for name in names) / len(names)
+                # Without the first steps, which are whole.
+                return (mean * RECORDED_STEPS - WHOLE_STEPS) / (RECORDED_STEPS - WHOLE_STEPS)
+
+            steps = Share(told("computed"), told("met"))
+            later[site.key] = Share(*(ARMS[arm].every * share for share in steps))
+            shares[site.key] = Share(*((WHOLE_STEPS + share * (STEPS - WHOLE_STEPS)) / STEPS for share in steps))
+        return cls(shares, later, figures["tokens kept"])
 
     def garments(self, size: tuple[int, int]) -> Garments:
+        """Two, with their own tokens."""
         return Garments(2, size, self.kept)
 
 
 def _as_run(meter: Meter) -> list[Cost]:
     """Two garments as artists have them."""
     costs: list[Cost] = []
-    run = Recorded.of("tau_01_every_2")
+    run = Recorded.of(WITH_FILE)
     for scheme, size in ((AS_RUN, FULL), (AS_RUN_ALL, FULL), (AS_RUN_HALF, HALF)):
         garments = Garments(2, size) if scheme == AS_RUN_ALL else run.garments(size)
-        row = meter.row_as_run(partial(schemes.dressed, garments=garments, null_token=True), run.shares)
+        row = meter.row_as_run(lambda met: partial(schemes.dressed, garments=met, null_token=True), garments, run)
         once = 2 * meter.garments_net(size) + meter.projection(garments)
         costs.append(Cost(scheme, 2, meter.plain_row + row, once, meter.base))
-    run = Recorded.of("ref_tau_01")
+    run = Recorded.of(BY_REFERENCE)
     for scheme, size in ((REFERENCE_AS_RUN, FULL), (REFERENCE_AS_RUN_HALF, HALF)):
-        row = meter.row_as_run(partial(schemes.by_reference, garments=run.garments(size)), run.shares)
+        row = meter.row_as_run(lambda met: partial(schemes.by_reference, garments=met), run.garments(size), run)
         costs.append(Cost(scheme, 2, meter.plain_row + row, 2 * LEVELS * meter.reading(size), meter.base))
     return costs
 

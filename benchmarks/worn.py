@@ -33,7 +33,14 @@ from comfyui_anydressing.anydressing_core.garment_kv import (
 from comfyui_anydressing.anydressing_core.latents import Size
 from comfyui_anydressing.anydressing_core.pixels import as_signed
 from comfyui_anydressing.anydressing_core.sites import AttentionSite
-from comfyui_anydressing.anydressing_core.worn_queries import Chosen, WornQueries, WornStates
+from comfyui_anydressing.anydressing_core.worn_queries import (
+    ALONE,
+    WHOLE_STEPS,
+    Chosen,
+    WornQueries,
+    WornStates,
+    kinds_of,
+)
 from comfyui_anydressing.dev.comfyui import CHECKOUT
 from comfyui_anydressing.training.arguments import Device, Precision, PrecisionName, hardware_of
 from comfyui_anydressing.training.base.model import load_base
@@ -69,7 +76,8 @@ SETTINGS = SamplingSettings(steps=20, guidance=4.0, strength=1.0)
 @dataclass(frozen=True)
 class WornArm:
     """threshold, every: of `WornQueries`; 0 and 1 compute everywhere, in every step. by: a file's term, reference attention, or both.
-    steps: of the sampling. merged: to which share of their number a file's keys are merged.
+    steps: of the sampling. merged: to which share of their number a file's keys are merged. whole: how many steps compute everywhere
+    before. alone: of one garment's share, as of `WornQueries`; 0 lets all meet all garments.
     """
 
     title: str
@@ -78,6 +86,8 @@ class WornArm:
     by: Literal["file", "reference", "both"] = "file"
     steps: int = 20
     merged: float = 1.0
+    whole: int = WHOLE_STEPS
+    alone: float = 0.0
 
 
 ARMS: Mapping[str, WornArm] = MappingProxyType(
@@ -90,14 +100,46 @@ ARMS: Mapping[str, WornArm] = MappingProxyType(
         "few": WornArm("eight steps, everywhere", steps=8),
         "few_tau_01_every_2": WornArm("eight steps, where more than .1 is worn, every second step", 0.1, 2, steps=8),
         "few_tau_01_every_3": WornArm("eight steps, where more than .1 is worn, every third step", 0.1, 3, steps=8),
+        "alone_01": WornArm(
+            "where more than .1 is worn, every second step, what wears one garment meets it alone", 0.1, 2, alone=0.1
+        ),
+        "few_alone_01": WornArm(
+            "eight steps, where more than .1 is worn, every second step, what wears one garment meets it alone",
+            0.1,
+            2,
+            steps=8,
+            alone=0.1,
+        ),
+        "whole_1": WornArm("where more than .1 is worn, every second step, from the second on", 0.1, 2, whole=1),
+        "few_whole_1": WornArm(
+            "eight steps, where more than .1 is worn, every second step, from the second on", 0.1, 2, steps=8, whole=1
+        ),
         "merged_2": WornArm("similar keys merged, a half is left", merged=1 / 2),
         "ref_everywhere": WornArm("reference mode, at every query", by="reference"),
         "ref_tau_01": WornArm("reference mode, where more than .1 is worn", 0.1, by="reference"),
         "ref_tau_015": WornArm("reference mode, where more than .15 is worn", 0.15, by="reference"),
         "ref_tau_02": WornArm("reference mode, where more than .2 is worn", 0.2, by="reference"),
+        "ref_alone_01": WornArm(
+            "reference mode, where more than .1 is worn, what wears one garment meets it alone",
+            0.1,
+            by="reference",
+            alone=0.1,
+        ),
+        "ref_alone_02": WornArm(
+            "reference mode, the same, one garment alone where no other has more than .2",
+            0.1,
+            by="reference",
+            alone=0.2,
+        ),
+        "ref_whole_1": WornArm(
+            "reference mode, where more than .1 is worn, from the second step on", 0.1, by="reference", whole=1
+        ),
         "both_everywhere": WornArm("file and reference, at every query", by="both"),
         "both_tau_01_every_2": WornArm(
             "file and reference, where more than .1 is worn, the file every second step", 0.1, 2, by="both"
+        ),
+        "both_alone_01": WornArm(
+            "file and reference, the same, what wears one garment meets it alone", 0.1, 2, by="both", alone=0.1
         ),
     }
 )
@@ -112,8 +154,11 @@ CHANGES = (
     ),
     ("few", "few_tau_01_every_2"),
     ("few", "few_tau_01_every_3"),
+    ("few", "few_alone_01"),
+    ("few", "few_whole_1"),
     *(("ref_everywhere", name) for name, arm in ARMS.items() if arm.by == "reference" and arm.threshold),
     ("both_everywhere", "both_tau_01_every_2"),
+    ("both_everywhere", "both_alone_01"),
 )
 
 FINER = ((48, 36), (96, 72))
@@ -124,10 +169,13 @@ class FinerToo(WornQueries):
     """Counts besides which share its maps would leave to compute on SD1.5's finer grids, by the same rule."""
 
     @property
-    def mean_computed(self) -> dict[str, float]:
+    def mean_shares(self) -> dict[str, dict[str, float]]:
         """As of the parent, of sites at which garments were met at all."""
-        met = super().mean_computed
-        return {name: share for name, share in met.items() if name.partition(" on ")[0] in met}
+        shares = {
+            which: {name: share for name, share in of.items() if name.partition(" on ")[0] in self.computed}
+            for which, of in super().mean_shares.items()
+        }
+        return shares if any(shares.values()) else {}
 
     def begin(self, sites: Sequence[AttentionSite], size: Size) -> None:
         """As of the parent."""
@@ -137,18 +185,24 @@ class FinerToo(WornQueries):
             share = 0.0 if self._kept else 1.0
             for site in sites:
                 for grid in FINER:
-                    self.computed.setdefault(finer(site.key, grid), []).append(share)
+                    self._add(finer(site.key, grid), share, share)
 
     def _choose(self, sites: Sequence[AttentionSite]) -> dict[str, Chosen]:
         for site in sites:
             share = self._shares.get(site.key)
             for grid in FINER if share is not None else ():
                 assert share is not None
-                maps = share.view(-1, 1, *site.grid(*self._size))
-                above = functional.interpolate(maps, grid, mode="bilinear") > self._threshold
-                worn = functional.max_pool2d(above.float(), 3, 1, 1)
-                self.computed.setdefault(finer(site.key, grid), []).append(float(worn.mean()))
+                maps = share.unflatten(1, site.grid(*self._size)).movedim(-1, 1)
+                maps = functional.interpolate(maps, grid, mode="bilinear").movedim(1, -1)
+                kinds = kinds_of(maps, self._threshold, self._alone)
+                garments = maps.shape[-1]
+                all_, some = (kinds == garments).float().mean(), (kinds < garments).float().mean()
+                self._add(finer(site.key, grid), float(all_ + some), float(all_ + some / garments))
         return super()._choose(sites)
+
+    def _add(self, name: str, computed: float, met: float) -> None:
+        self.computed.setdefault(name, []).append(computed)
+        self.met.setdefault(name, []).append(met)
 
 
 def finer(site: str, grid: Size) -> str:
@@ -157,12 +211,15 @@ def finer(site: str, grid: Size) -> str:
 
 
 class FinerStates(WornStates):
-    """As artists have them, counted on finer grids, too."""
+    """As artists have them, counted on finer grids, too. arm: the one that is measured."""
+
+    arm: WornArm
 
     @classmethod
-    def of(cls, threshold: float, every: int) -> FinerStates:
-        """As of the parent."""
-        return cls(FinerToo(threshold, every), FinerToo(threshold))
+    def of(cls, threshold: float, every: int, alone: float = ALONE) -> FinerStates:
+        """As of the parent, but for what the arm has otherwise."""
+        arm = cls.arm
+        return cls(FinerToo(threshold, every, arm.alone, arm.whole), FinerToo(threshold, 1, arm.alone, arm.whole))
 
 
 class MergedModel(DressingModel):
@@ -237,6 +294,7 @@ def measure(
         arm, pictures = ARMS[name], folder / "pictures" / name
         print(f"== {name}: {arm.title}", flush=True)
         strength = SETTINGS.strength if arm.by == "file" else STRENGTH
+        FinerStates.arm = arm
         settings = replace(SETTINGS, steps=arm.steps, strength=strength, threshold=arm.threshold, every=arm.every)
         plan = BenchPlan(outfits, settings, SLOTS, ("masked", "free"))
         dresser: Dresser = trained
@@ -266,10 +324,12 @@ def _kept(one: int) -> dict[str, float]:
 
 
 def _computed(outfit: Path) -> dict[str, float]:
-    """The share of queries that were computed at each site for an outfit's free picture; nothing where all were."""
+    """The share of queries that were computed at each site for an outfit's free picture, and of pairs of a query and a garment's
+    token; nothing where all were.
+    """
     path = outfit / "free-computed.json"
     shares = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {f"computed at {site}, free": share for site, share in shares.items()}
+    return {f"{which} at {site}, free": share for which, of in shares.items() for site, share in of.items()}
 
 
 @app.command()

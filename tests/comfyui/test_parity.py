@@ -33,7 +33,7 @@ from diffusers import UNet2DConditionModel
 pytestmark = pytest.mark.comfyui
 
 TOLERANCE = 1e-4
-THRESHOLD = 0.5  # of random numbers, some of which wear something
+THRESHOLD, ALONE = 0.5, 0.35  # of random numbers, some of which wear something, some one garment alone
 SLOTS = ("upper", "lower", "hat")
 
 
@@ -185,7 +185,7 @@ def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet
         read, weights, (12, 8), torch.stack(embedded)[None], torch.ones(1, 2).bool(), NoiseSchedule.sd15(), worn[0].unet
     )
     trained = trainers_garments(studio, diffusers_unet, file.checkpoint, pictures, slots)[1] if both else {}
-    states = None if sparing is None else WornStates.of(*sparing)
+    states = None if sparing is None else WornStates.of(*sparing, ALONE)
     for _, x, timestep, text, noise in calls:
         for state in states or ():
             state.begin(worn[0].unet.sites, (12, 8))
@@ -196,6 +196,7 @@ def test_predictions_by_reference_agree_from_step_to_step(studio, diffusers_unet
     assert reference.places.among([0, 1]).std() > 1e-3
     if states is not None:
         assert min(share for steps in states.reference.computed.values() for share in steps[2:]) < 0.9
+        assert met_apart(states.reference)
 
 
 @pytest.mark.holds("training on diffusers")
@@ -214,7 +215,10 @@ def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, dif
     adapter = Adapter(file.checkpoint.info, diffusers_unet)
     adapter.load(file.checkpoint)
     model = DressingModel(diffusers_unet, adapter)
-    garments, states = model.garments(Outfits(latents, slots, torch.tensor([[0, 1]]))), WornStates.of(THRESHOLD, every)
+    garments, states = (
+        model.garments(Outfits(latents, slots, torch.tensor([[0, 1]]))),
+        WornStates.of(THRESHOLD, every, ALONE),
+    )
     for _, x, timestep, text, noise in calls:
         states.trained.begin(file.checkpoint.info.unet.sites, (12, 8))
         ours = dressed_prediction(diffusers_unet, x, timestep, text, DressingRole(garments, 0.7, worn=states))
@@ -222,6 +226,7 @@ def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, dif
     shares = [share for steps in states.trained.computed.values() for share in steps[2:]]
     assert 0 < min(share for share in shares if share) < 0.9
     assert (0 in shares) == (every == 2)
+    assert met_apart(states.trained)
 
 
 @pytest.mark.holds("training on diffusers")
@@ -254,11 +259,17 @@ def test_garments_whose_own_tokens_alone_count_agree(studio, diffusers_unet):
     assert max(garment.tokens[0].shape[1] for garment in worn) < 12 * 8 * 0.6
 
 
+def met_apart(state):
+    """Whether some queries met one garment alone."""
+    steps = ((state.computed[site], met) for site, met in state.met.items())
+    return any(few < many for computed, met in steps for many, few in zip(computed, met, strict=True))
+
+
 def spare(model, threshold, every):
     """Keep a dressed MODEL's garments to where they are worn."""
     module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
     for dressing in module.dressings_of(model):
-        dressing.new_states = partial(module.WornStates.of, threshold, every)
+        dressing.new_states = partial(module.WornStates.of, threshold, every, ALONE)
 
 
 def words_module():

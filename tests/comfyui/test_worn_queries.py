@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comfyui_anydressing.anydressing_core.worn_queries import ALONE
 
 pytestmark = pytest.mark.comfyui
 
@@ -29,33 +30,34 @@ def with_file_alone():
 
 @pytest.fixture
 def states():
-    """Every `WornQueries` that was made, while anybody keeps it; and of each pair what one of them computed."""
+    """Every `WornQueries` that was made, while anybody keeps it; and of each pair what one of them computed and met."""
     module = importlib.import_module("comfyui_anydressing.nodes.attention_patch")
-    made, computed, kind = [], [], module.WornStates
+    made, told, kind = [], [], module.WornStates
 
     class Remembered:
         @staticmethod
         def of(*args):
             states = kind.of(*args)
             made.extend(map(weakref.ref, states))
-            computed.append([state.computed for state in states])
+            told.append([(state.computed, state.met) for state in states])
             return states
 
     module.WornStates = Remembered
-    yield SimpleNamespace(made=made, computed=lambda: [next(filter(None, pair)) for pair in computed])
+    yield SimpleNamespace(made=made, told=lambda: [next(one for one in pair if one[0]) for pair in told])
     module.WornStates = kind
 
 
-def dressed(studio, threshold, every=1, **options):
+def dressed(studio, threshold, every=1, alone=ALONE, **options):
     model, module = studio.dress(**options), importlib.import_module("comfyui_anydressing.nodes.attention_patch")
     for dressing in module.dressings_of(model):
-        dressing.new_states = partial(module.WornStates.of, threshold, every) if threshold else None
+        dressing.new_states = partial(module.WornStates.of, threshold, every, alone) if threshold else None
     return model
 
 
 def test_where_everything_is_worn_no_bit_changes(studio):
+    """Every garment everywhere, that is."""
     whole = studio.sample(dressed(studio, 0.0), **STEPS)
-    assert torch.equal(whole, studio.sample(dressed(studio, 1e-9), **STEPS))
+    assert torch.equal(whole, studio.sample(dressed(studio, 1e-9, alone=1e-9), **STEPS))
 
 
 def test_the_first_two_steps_are_whole_and_later_ones_are_not(studio, states):
@@ -64,7 +66,7 @@ def test_the_first_two_steps_are_whole_and_later_ones_are_not(studio, states):
     same = [torch.equal(a, b) for (name, a), (_, b) in zip(whole, some, strict=True) if name == "positive"]
     assert same[:2] == [True, True]
     assert not all(same[2:])
-    (computed,) = states.computed()
+    ((computed, _),) = states.told()
     assert all(shares[:2] == [1.0, 1.0] for shares in computed.values())
     assert min(share for shares in computed.values() for share in shares[2:]) < 1
 
@@ -81,6 +83,13 @@ def test_a_run_forgets_at_its_end_and_a_broken_one_too(studio, states):
     assert torch.equal(want, studio.sample(model, **STEPS))
     gc.collect()
     assert not any(state() for state in states.made)
+
+
+def test_garments_that_are_worn_apart_are_met_apart(studio, states):
+    studio.sample(dressed(studio, THRESHOLD, alone=0.35), **STEPS)
+    ((computed, met),) = states.told()
+    assert all(shares[:2] == [1.0, 1.0] for shares in met.values())
+    assert any(fewer < more for site in met for fewer, more in zip(met[site], computed[site], strict=True))
 
 
 def test_a_picture_of_a_batch_is_the_one_it_is_alone(studio):
@@ -141,7 +150,7 @@ def test_a_file_without_a_null_token_is_computed_everywhere(studio, states):
     worn = [studio.garment(slot, file=file) for slot in ("upper", "lower")]
     whole, some = (studio.sample(dressed(studio, threshold, garments=worn), **STEPS) for threshold in (0.0, THRESHOLD))
     assert torch.equal(whole, some)
-    assert all(set(shares) == {1.0} for computed in states.computed() for shares in computed.values())
+    assert all(set(shares) == {1.0} for computed, _ in states.told() for shares in computed.values())
 
 
 @pytest.mark.holds(

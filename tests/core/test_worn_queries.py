@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.dressing_attention import garment_attention
-from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, scaled_dot_product
+from comfyui_anydressing.anydressing_core.garment_kv import garment_kv, scaled_dot_product, split_heads
 from comfyui_anydressing.anydressing_core.reference_attention import garment_bias, reference_attention
 from comfyui_anydressing.anydressing_core.sites import SD15
-from comfyui_anydressing.anydressing_core.worn_queries import THRESHOLD, WHOLE_STEPS, WornQueries, all_of, some_of
+from comfyui_anydressing.anydressing_core.worn_queries import (
+    ALONE,
+    THRESHOLD,
+    WHOLE_STEPS,
+    WornQueries,
+    all_of,
+    kinds_of,
+    some_of,
+)
+from einops import rearrange
 
 SIZE = (24, 16)
 SITES = SD15.sites[:2]
@@ -41,7 +51,7 @@ def worn_after(maps, steps=WHOLE_STEPS):
 
 
 def chosen(worn, size=SIZE):
-    """Which of its queries the first site computes in the next step, (B, K); None for all."""
+    """Which of its queries the first site computes in the next step, (B, K), TOKENS where a row has fewer; None for all."""
     worn.begin(SITES, size)
     queries = worn._chosen.get(SITES[0].key)
     return None if queries is None else queries.worn
@@ -55,7 +65,7 @@ def some_garments(regions=False, null=True):
 
 
 def is_chosen(queries):
-    return torch.zeros(len(queries), TOKENS, dtype=torch.bool).scatter(1, queries, value=True)
+    return torch.zeros(len(queries), TOKENS + 1, dtype=torch.bool).scatter(1, queries, value=True)[:, :TOKENS]
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -88,6 +98,79 @@ def test_reference_attention_is_the_same_where_it_is_computed_and_the_pictures_o
     torch.testing.assert_close(some_maps[want], whole_maps[want])
     torch.testing.assert_close(some[~want], scaled_dot_product(query, key, value, 2)[~want])
     assert not some_maps[~want].any()
+
+
+def apart(*rows):
+    """A (B, L, 2): for each picture the places of either garment."""
+    maps = torch.zeros(len(rows), *GRID, 2)
+    for row, garments in enumerate(rows):
+        for garment, places in enumerate(garments):
+            for height, width in places:
+                maps[row, height, width, garment] = 0.8
+    return maps.flatten(1, 2)
+
+
+ROWS = ([[(2, 3)], [(7, 7)]], [[(5, 5)], [(5, 6)]], [[(4, 4), (9, 9)], []])
+"""Garments far from each other, next to each other, and one of them nowhere: what the first meets alone, the last has none of."""
+
+
+def without_the_other(garments, query, garment, regions):
+    """One garment's term and maps, all of the other's logits as good as minus infinity."""
+    key = split_heads(garments.key, garments.heads).clone()
+    other = slice(4, 9) if garment == 0 else slice(0, 4)
+    key[:, other, :, garments.columns.dim] = -1e3 * garments.columns.width**0.5
+    alone = replace(garments, key=rearrange(key, "b m h d -> b m (h d)"))
+    return garment_attention(query, alone, regions=regions)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_query_that_wears_one_garment_meets_it_alone(regions):
+    garments, query = some_garments(regions), torch.randn(3, TOKENS, 16)
+    masks = torch.rand(3, TOKENS, 2) if regions else None
+    both, both_maps = garment_attention(query, garments, regions=masks)
+    worn = worn_after(apart(*ROWS))
+    worn.begin(SITES, SIZE)
+    some, maps = worn.term(SITES[0].key, query, garments, regions=masks)
+    kinds = kinds_of(apart(*ROWS).unflatten(1, GRID), THRESHOLD, ALONE).flatten(1)
+    assert [[int((row == kind).sum()) for kind in (0, 1, 2)] for row in kinds] == [[9, 9, 0], [3, 3, 6], [18, 0, 0]]
+    for garment in (0, 1):
+        own, own_maps = without_the_other(garments, query, garment, masks)
+        here = kinds == garment
+        torch.testing.assert_close(some[here], own[here])
+        torch.testing.assert_close(maps[here], own_maps[here])
+        assert not maps[here][:, 1 - garment].any()
+    torch.testing.assert_close(some[kinds == 2], both[kinds == 2])
+    torch.testing.assert_close(maps[kinds == 2], both_maps[kinds == 2])
+    assert not some[kinds == 3].any()
+    assert worn.computed[SITES[0].key] == [pytest.approx((18 + 9 + 6) / TOKENS)]  # the most of each kind
+    assert worn.met[SITES[0].key] == [pytest.approx((18 * 4 / 9 + 9 * 5 / 9 + 6) / TOKENS)]
+
+
+def test_a_query_that_wears_one_garment_joins_it_alone():
+    garments, bias = some_garments(regions=True, null=False), garment_bias(torch.tensor([1.0, 2.0]))
+    query, key, value = (torch.randn(3, TOKENS, 16) for _ in range(3))
+    worn = worn_after(apart(*ROWS))
+    worn.begin(SITES, SIZE)
+    some, maps = worn.joint(SITES[0].key, query, key, value, garments, bias)
+    kinds = kinds_of(apart(*ROWS).unflatten(1, GRID), THRESHOLD, ALONE).flatten(1)
+    for garment in (0, 1):
+        nowhere = torch.zeros(1, 1, 2)
+        nowhere[..., 1 - garment] = -1e3
+        own, own_maps = reference_attention(query, key, value, garments, bias + nowhere)
+        torch.testing.assert_close(some[kinds == garment], own[kinds == garment])
+        torch.testing.assert_close(maps[kinds == garment], own_maps[kinds == garment])
+    both, _ = reference_attention(query, key, value, garments, bias)
+    torch.testing.assert_close(some[kinds == 2], both[kinds == 2])
+    torch.testing.assert_close(some[kinds == 3], scaled_dot_product(query, key, value, 2)[kinds == 3])
+
+
+def test_where_nothing_has_more_than_alone_all_garments_are_met():
+    shares = torch.full((1, *GRID, 3), 0.08)  # .24 in all
+    assert set(kinds_of(shares, THRESHOLD, ALONE).unique().tolist()) == {3}
+    shares[..., 1] = 0.3
+    assert set(kinds_of(shares, THRESHOLD, ALONE).unique().tolist()) == {1}
+    assert set(kinds_of(shares, THRESHOLD, 0.0).unique().tolist()) == {3}
+    assert set(kinds_of(shares[..., 1:2], THRESHOLD, ALONE).unique().tolist()) == {1}  # a garment that has no other
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1])
@@ -138,7 +221,7 @@ def test_every_picture_of_a_batch_has_its_own_and_the_largest_decides_how_many()
     queries = chosen(worn_after(maps.flatten(1, 2)))
     assert queries.shape == (2, 9 * 8)
     around = {row * GRID[1] + column for row in (4, 5, 6) for column in (4, 5, 6)}
-    assert set(queries[0].tolist()) == around  # as if it were alone; the rest repeats
+    assert set(queries[0].tolist()) == around | {TOKENS}  # as if it were alone; the rest are none
     assert len(set(queries[1].tolist())) == 72
 
 

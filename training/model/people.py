@@ -58,7 +58,7 @@ class Picture:
 
     pixels: Pixels
     maps: Tensor | None
-    computed: Mapping[str, float] = field(default_factory=dict[str, float])
+    computed: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
 def initial_noise(seed: int, name: str, size: Size) -> Tensor:

@@ -84,13 +84,13 @@ class SamplingSettings:
 class Sampled:
     """latents: (B, 4, h, w), clean. maps: A_k (B, N, h, w) in [0, 1], as `sample_latents` says, or None.
 
-    computed: site key -> the share of its queries for which garments were computed, mean over steps, where they were kept to
-    where they are worn: of a file's term where there is a file.
+    computed: where garments were kept to where they are worn, how much of each site was, as `WornQueries.mean_shares` tells it:
+    of a file's term where there is a file.
     """
 
     latents: Tensor
     maps: Tensor | None
-    computed: Mapping[str, float] = field(default_factory=dict[str, float])
+    computed: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def sample_latents(
             tick(len(latents))
     if kept is not None:
         latents = torch.where(kept.anew, latents, kept.latents)
-    computed = {} if worn is None else worn.trained.mean_computed or worn.reference.mean_computed
+    computed = {} if worn is None else worn.trained.mean_shares or worn.reference.mean_shares
     return Sampled(latents, _mean_maps(unet, sums, settings.steps, size) if sums else None, computed)
 
 
