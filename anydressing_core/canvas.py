@@ -8,6 +8,7 @@ other people's garment models want it otherwise (`stretch_out`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -119,6 +120,39 @@ def foreground_tokens(cells: Tensor, grid: tuple[int, int]) -> Tensor:
     At least one does when any cell is foreground.
     """
     return functional.adaptive_max_pool2d(cells[None, None].float(), grid).flatten() > 0
+
+
+class Window(NamedTuple):
+    """A part of a canvas, in latent cells."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, x: Tensor) -> Tensor:
+        """The part of x (..., h, w)."""
+        return x[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def window_around(cells: Tensor, stride: int) -> Window:
+    """The part of a canvas in which its garment lies, in whole steps of the U-Net's coarsest tokens; all of it without one.
+
+    cells: (h, w) bool. stride: latent cells per coarsest token. What is read of that part alone has the tokens that the
+    whole canvas has there.
+    """
+    height, width = cells.shape
+    if not cells.any():
+        return Window(0, 0, height, width)
+    (top, bottom), (left, right) = (_reach(cells.any(dim=side), stride) for side in (1, 0))
+    return Window(top, left, bottom - top, right - left)
+
+
+def _reach(shown: Tensor, stride: int) -> tuple[int, int]:
+    """From where to where along one axis, (n,) bool, something is shown, in whole strides."""
+    places = shown.nonzero().flatten()
+    first, last = int(places[0]), int(places[-1])
+    return first // stride * stride, min(len(shown), (last // stride + 1) * stride)
 
 
 def region_on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -31,7 +31,7 @@ MOST_SCALE = 1000.0
 """The largest alpha / rank of a slot; LoRAs have 0.1 to 10, and one of 1e300 makes NaN without a word."""
 
 FeatureTap = Literal["attn_input", "attn_output"]
-GarmentTokens = Literal["all", "foreground"]
+GarmentTokens = Literal["all", "foreground", "cropped"]
 LoraTarget = Literal["q", "k", "v", "out"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -44,7 +44,8 @@ class CheckpointInfo:
     rank, alpha: of each slot's LoRA; its update is scaled by alpha / rank.
     lora_targets: the projections of GarmentsNet that carry a LoRA, `q, k, v` or `q, k, v, out`.
     feature_tap: whether garment features are a site's input (after norm1) or its output, before the output projection.
-    null_token: whether a pixel may attend to "no garment". garment_tokens: which garment tokens were attended to.
+    null_token: whether a pixel may attend to "no garment". garment_tokens: which garment tokens were attended to;
+    cropped: the foreground's, read in the part of the canvas in which the garment lies.
     resolution: (height, width) in pixels, multiples of 8 from 16 to 2048. loss_reading: how the paper's unsquared norms were read (decision D6).
     training_config_hash: sha256 of the resolved training configuration.
     precision: in what the frozen base model was kept in training; None in files that do not say, which means fp32.
@@ -229,7 +230,7 @@ _FIELDS = {
     "lora_targets": _Field("q,k,v or q,k,v,out", _read_targets, ",".join),
     "feature_tap": _Field("attn_input or attn_output", _one_of("attn_input", "attn_output"), str),
     "null_token": _Field("true or false", _read_flag, _write_flag),
-    "garment_tokens": _Field("all or foreground", _one_of("all", "foreground"), str),
+    "garment_tokens": _Field("all, foreground or cropped", _one_of("all", "foreground", "cropped"), str),
     "resolution": _Field(
         "height x width in multiples of 8 from 16 to 2048, such as 768x576", _read_resolution, _write_resolution
     ),

@@ -85,6 +85,11 @@ class UNetShape:
             if attends and channels % self.heads:
                 raise ValueError(f"{channels} channels cannot be split over {self.heads} attention heads.")
 
+    @property
+    def stride(self) -> int:
+        """Latent cells per token of the coarsest grid, along each axis."""
+        return 2 ** (len(self.block_channels) - 1)
+
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> UNetShape:
         """Read a diffusers `UNet2DConditionModel` configuration.

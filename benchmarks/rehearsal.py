@@ -132,7 +132,8 @@ class Rehearsal:
     """One configuration's step, on a device or on fake tensors: the trainer's own, on a batch that is made up.
 
     The batch is real in both cases: the step decides by masks and timesteps, and only what it computes is fake. shown: the
-    share of a garment's picture that shows it; where only its own tokens take part, those are as many.
+    share of a garment's picture, from the top, that shows it; where only its own tokens take part, those are as many, and no more is
+    read of a crop.
     """
 
     def __init__(self, config: TrainConfig, networks: Networks, shown: float = 1.0) -> None:
@@ -161,7 +162,7 @@ class Rehearsal:
         kinds = [slots[index % len(slots)] for index in range(GARMENTS)]
         worn = torch.arange(count * GARMENTS, device=device).view(count, GARMENTS)
         cells = None
-        if self.config.adapter.garment_tokens == "foreground":
+        if self.config.adapter.garment_tokens != "all":
             cells = torch.zeros(count * GARMENTS, *latents[1:], dtype=torch.bool, device=device)
             cells[:, : round(self.shown * latents[1])] = True
         return DressingBatch(

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 from comfyui_anydressing.anydressing_core.atomic_write import write_atomically
-from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, lay_out
+from comfyui_anydressing.anydressing_core.canvas import foreground_tokens, lay_out, window_around
 from comfyui_anydressing.anydressing_core.defaults import STRENGTH
 from comfyui_anydressing.anydressing_core.garment_kv import (
     ABSENT_BIAS,
@@ -32,7 +32,7 @@ from comfyui_anydressing.anydressing_core.garment_kv import (
 )
 from comfyui_anydressing.anydressing_core.latents import Size
 from comfyui_anydressing.anydressing_core.pixels import as_signed
-from comfyui_anydressing.anydressing_core.sites import AttentionSite
+from comfyui_anydressing.anydressing_core.sites import SD15, AttentionSite
 from comfyui_anydressing.anydressing_core.worn_queries import (
     ALONE,
     WHOLE_STEPS,
@@ -48,7 +48,6 @@ from comfyui_anydressing.training.dressing.finished import dressing_model, load_
 from comfyui_anydressing.training.model import people
 from comfyui_anydressing.training.model.dresser import Dresser
 from comfyui_anydressing.training.model.dressing import DressingModel
-from comfyui_anydressing.training.model.garment_tokens import Packing
 from comfyui_anydressing.training.model.outfits import Outfits
 from comfyui_anydressing.training.model.reference_dresser import ReferenceDresser
 from comfyui_anydressing.training.model.sampling import SamplingSettings
@@ -161,7 +160,7 @@ CHANGES = (
     ("both_everywhere", "both_alone_01"),
 )
 
-FINER = ((48, 36), (96, 72))
+LARGE, FINER = (768, 576), ((48, 36), (96, 72))
 """Grids that SD1.5 has at 768 x 576 beside those of the doll, on which a ring of one token is thinner."""
 
 
@@ -230,7 +229,7 @@ class MergedModel(DressingModel):
     left = 1.0
 
     def _at_site(
-        self, site: AttentionSite, features: Tensor, packing: Packing | None, outfits: Outfits, maps: bool
+        self, site: AttentionSite, features: Tensor, there: Tensor | None, outfits: Outfits, maps: bool
     ) -> GarmentKV:
         dressing, heads = self.adapter.site(site.key), self.adapter.info.unet.heads
         to_k, to_v = (weight.to(features) for weight in (dressing.to_k.weight, dressing.to_v.weight))
@@ -238,7 +237,7 @@ class MergedModel(DressingModel):
         before = key.shape[1]
         key, value, count = merged(key, value, round(self.left * before))
         index, null = outfits.worn.clamp(min=0), dressing.null
-        assert packing is None
+        assert there is None
         assert null is not None
         null = (null[0].to(key), null[1] + math.log(before / key.shape[1]))  # its share is that of all tokens
         keys, values = (list(part[index].unbind(1)) for part in (key, value))
@@ -315,12 +314,21 @@ def measure(
 
 
 def _kept(one: int) -> dict[str, float]:
-    """Which share of its garments' tokens are their own, at their finest site."""
+    """Which share of its garments' tokens are their own, at their finest site, and which of SD1.5's canvas a crop to them has."""
     shares: list[float] = []
+    crops: list[float] = []
     for garment in outfit(one, SLOTS, RESOLUTION).truth.garments.values():
-        cells = lay_out(as_signed(garment.flat_lay)[None], *RESOLUTION).cells
+        flat_lay = as_signed(garment.flat_lay)[None]
+        cells = lay_out(flat_lay, *RESOLUTION).cells
         shares.append(float(foreground_tokens(cells, (cells.shape[0] // 2, cells.shape[1] // 2)).float().mean()))
-    return {"tokens kept": float(np.mean(shares))}
+        large = lay_out(flat_lay, *LARGE).cells
+        window = window_around(large, SD15.stride)
+        crops.append(window.height * window.width / large.numel())
+    return {
+        "tokens kept": float(np.mean(shares)),
+        "canvas read": float(np.mean(crops)),
+        "canvas read, squared": float(np.mean(np.square(crops))),
+    }
 
 
 def _computed(outfit: Path) -> dict[str, float]:

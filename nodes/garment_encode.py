@@ -7,6 +7,7 @@ One node for each garment: ComfyUI's output cache then re-encodes only the garme
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import comfy.model_management
@@ -15,7 +16,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..anydressing_core.canvas import GarmentCanvas, foreground_tokens, lay_out, stretch_out
+from ..anydressing_core.canvas import GarmentCanvas, Window, foreground_tokens, lay_out, stretch_out, window_around
 from ..anydressing_core.digests import ordered_digest
 from ..anydressing_core.latents import CELL, half_size, latent_size
 from ..anydressing_core.noise_levels import LEVELS
@@ -190,11 +191,13 @@ class AnyDressingGarmentEncode(io.ComfyNode):
             progress.update(1)
             comfy.model_management.throw_exception_if_processing_interrupted()
 
-        latent = _encode_picture(vae, canvas.picture)
+        latent, cells = _encode_picture(vae, canvas.picture), canvas.cells
+        window = window_around(cells, shape.stride) if counted == "cropped" else Window(0, 0, *cells.shape)
         went_on()
         tokens: Tokens = ()
         if anydressing.checkpoint is not None:
-            tokens = garment_features(model, shape, latent, anydressing.checkpoint, slot, keep_loras=keep_loras)
+            part = window.of(latent)
+            tokens = garment_features(model, shape, part, anydressing.checkpoint, slot, keep_loras=keep_loras)
         went_on()
         levels: tuple[Level, ...] = ()
         if by_model:
@@ -205,15 +208,16 @@ class AnyDressingGarmentEncode(io.ComfyNode):
         progress.update(1)
 
         _refuse_not_finite(tokens, levels, by_model)
-        if counted == "foreground":
-            tokens, levels = _keep_foreground(shape, tokens, levels, canvas.cells)
-        origin = Origin(_kept_picture(canvas), words, unet_digest(model), keep_loras, counted == "foreground")
+        if counted != "all":
+            tokens = _own_tokens(shape.sites, tokens, window.of(cells))
+            levels = tuple(_own_level(level, cells) for level in levels)
+        origin = Origin(_kept_picture(canvas), words, unet_digest(model), keep_loras, counted != "all")
         content = ordered_digest(
             latent, *tokens[-1:], *(part for level in levels for part in level.tokens[-1]), slot, anydressing.identity
         )
         took = time.perf_counter() - began
         reader, rows = (garment_model, 1) if by_model else (model, LEVELS if by_reference else 1)
-        asked = pass_memory(reader, rows, latent)
+        asked = pass_memory(reader, rows, latent if levels else window.of(latent))
         tell(
             cls, f"{_measured(canvas.picture, tokens, levels)}, {took:.1f} s, read within {asked / 1e6:.0f} MB\n{said}"
         )
@@ -288,7 +292,7 @@ def _canvas_size(size: str, width: int, height: int, anydressing: AnyDressing) -
 
 
 def _counted(budget: str, anydressing: AnyDressing, canvas: GarmentCanvas, by_model: bool) -> str:
-    """Which tokens take part: "all" or "foreground"."""
+    """Which tokens take part: "all", "foreground", or with a file that was trained so "cropped"."""
     if budget != "as trained":
         return budget
     if by_model:
@@ -313,7 +317,7 @@ def _refuse_blank(canvas: GarmentCanvas, origin: str, counted: str) -> None:
 
 
 def _refuse_uncounted(canvas: GarmentCanvas, counted: str) -> None:
-    if counted == "foreground" and not canvas.cells.any():
+    if counted != "all" and not canvas.cells.any():
         raise refusal(
             "image:",
             "no garment can be told from the ground",
@@ -329,7 +333,7 @@ def _words(canvas: GarmentCanvas, found: GarmentPicture, counted: str, by_model:
         told = f"the garment is {canvas.share:.0%} of the picture, {found.told_by}."
         return told + doubt if found.seems_inverted else told
     if canvas.is_told_apart:
-        rest = "left out" if counted == "foreground" else "turned grey" if by_model else "read along"
+        rest = "left out" if counted != "all" else "turned grey" if by_model else "read along"
         return f"the garment is {canvas.share:.0%} of the picture; the plain ground around it is {rest}."
     return (
         f"garment and ground could not be told apart ({canvas.share:.0%} of the picture is no plain ground): all of that is "
@@ -379,23 +383,18 @@ def _refuse_not_finite(tokens: Tokens, levels: tuple[Level, ...], by_model: bool
         )
 
 
-def _keep_foreground(
-    shape: UNetShape, tokens: Tokens, levels: tuple[Level, ...], cells: Tensor
-) -> tuple[Tokens, tuple[Level, ...]]:
-    def kept(part: Tensor, site: AttentionSite) -> Tensor:
+def _own_tokens(sites: Sequence[AttentionSite], tokens: Tokens, cells: Tensor) -> Tokens:
+    """Of each site's tokens (1, L_g, C) those that see a cell that shows the garment, (h, w) bool."""
+
+    def kept(site: AttentionSite, part: Tensor) -> Tensor:
         return part[:, foreground_tokens(cells, site.grid(*cells.shape)).to(part.device)]
 
-    trained = tuple(kept(part, site) for site, part in zip(shape.sites, tokens, strict=bool(tokens)))
-    read = tuple(
-        level._replace(
-            tokens=tuple(
-                (kept(key, site), kept(value, site))
-                for site, (key, value) in zip(level.sites, level.tokens, strict=True)
-            )
-        )
-        for level in levels
-    )
-    return trained, read
+    return tuple(kept(site, part) for site, part in zip(sites, tokens, strict=bool(tokens)))
+
+
+def _own_level(level: Level, cells: Tensor) -> Level:
+    keys, values = (_own_tokens(level.sites, parts, cells) for parts in zip(*level.tokens, strict=True))
+    return level._replace(tokens=tuple(zip(keys, values, strict=True)))
 
 
 def _measured(canvas: Tensor, tokens: Tokens, levels: tuple[Level, ...]) -> str:

@@ -271,6 +271,14 @@ def _as_image(picture: Tensor) -> Tensor:
     return picture[None].float() / 255
 
 
+def _counted(foreground: bool, anydressing: AnyDressing) -> str:
+    """Which tokens take part of a garment that is read again; a file that reads its own tokens in their window goes on so."""
+    if not foreground:
+        return "all"
+    file = anydressing.checkpoint
+    return "as trained" if file is not None and file.info.garment_tokens == "cropped" else "foreground"
+
+
 @torch.inference_mode()
 def _read_again(file: GarmentFile, model: Any, anydressing: AnyDressing, vae: Any, clip: Any) -> Garment:
     """Read a garment's own picture as it was read before, with another checkpoint or file."""
@@ -285,7 +293,7 @@ def _read_again(file: GarmentFile, model: Any, anydressing: AnyDressing, vae: An
         size="custom",
         height=picture.shape[0],
         width=picture.shape[1],
-        garment_tokens="foreground" if info.foreground else "all",
+        garment_tokens=_counted(info.foreground, anydressing),
         keep_loras=info.loras,
         clip=clip,
         words=info.called if clip is not None else "",

@@ -230,10 +230,13 @@ def test_predictions_where_garments_are_worn_agree_from_step_to_step(studio, dif
 
 
 @pytest.mark.holds("training on diffusers")
+@pytest.mark.parametrize("tokens", ["foreground", "cropped"])
 @torch.inference_mode()
-def test_garments_whose_own_tokens_alone_count_agree(studio, diffusers_unet):
-    """One by one in ComfyUI, side by side with filling in the trainer; a file's and by reference."""
-    file = studio.random_file("foreground", garment_tokens="foreground")
+def test_garments_whose_own_tokens_alone_count_agree(studio, diffusers_unet, tokens):
+    """One by one in ComfyUI, side by side with filling in the trainer; a file's, read with their canvases or without what lies
+    around them, and by reference.
+    """
+    file = studio.random_file(tokens, garment_tokens=tokens)
     pictures = [torch.ones(1, 96, 64, 3) for _ in SLOTS]
     boxes = ((24, 70, 10, 40), (16, 60, 5, 30), (20, 90, 20, 50))
     for seed, (picture, (top, bottom, left, right)) in enumerate(zip(pictures, boxes, strict=True)):

@@ -105,6 +105,21 @@ def test_another_checkpoint_is_told_and_can_read_it_again(studio, save, load, ot
         load(name, model=other, read_again=True)
 
 
+def test_a_file_that_reads_crops_reads_one_again(studio, save, load, other):
+    file = studio.random_file("cropped", garment_tokens="cropped")
+    image = torch.ones(1, 96, 64, 3)
+    image[:, 40:70, 10:30] = studio.picture(0, 30, 20) * 0.8
+    inputs = {"file": file, "image": image, "size": "custom", "width": 64, "height": 96}
+    again = load(
+        save(studio.garment("upper", **inputs)), model=other, anydressing=file, read_again=True, vae=studio.vae
+    )
+    anew = studio.garment("upper", model=other, **inputs)
+    whole = studio.garment("upper", model=other, garment_tokens="foreground", **inputs)
+    assert again.tokens[-1].shape == anew.tokens[-1].shape == whole.tokens[-1].shape
+    torch.testing.assert_close(again.tokens[-1], anew.tokens[-1], atol=0.05, rtol=0.05)
+    assert not torch.allclose(again.tokens[-1], whole.tokens[-1], atol=0.05, rtol=0.05)
+
+
 def test_another_file_is_told(studio, save, load):
     name = save(studio.garments[0])
     with pytest.raises(

@@ -9,6 +9,7 @@ from comfyui_anydressing.anydressing_core.canvas import (
     lay_out,
     region_on_grid,
     stretch_out,
+    window_around,
 )
 
 
@@ -106,6 +107,23 @@ def test_one_foreground_cell_keeps_a_token_at_every_site(grid):
         cells = torch.zeros(8, 8, dtype=torch.bool)
         cells[row, 7 - row] = True
         assert foreground_tokens(cells, grid).any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "want"),
+    [
+        (slice(5, 9), slice(6, 10), (0, 0, 16, 16)),
+        (slice(8, 16), slice(16, 17), (8, 16, 8, 4)),
+        (slice(30, 37), slice(0, 20), (24, 0, 13, 20)),
+        (slice(0, 0), slice(0, 0), (0, 0, 37, 20)),
+    ],
+)
+def test_a_window_holds_the_garment_in_whole_steps_and_ends_with_the_canvas(rows, columns, want):
+    cells = torch.zeros(37, 20, dtype=torch.bool)
+    cells[rows, columns] = True
+    window = window_around(cells, 8)
+    assert window == want
+    assert window.of(cells).sum() == cells.sum()
 
 
 def test_a_region_is_averaged_over_each_token():

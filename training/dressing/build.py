@@ -74,7 +74,7 @@ def make_dressing_task(config: TrainConfig, place: Workplace, kind: type[Dressin
     with accelerator.main_process_first():
         cached, shown = _caches(config, base, manifest, new_slots, place)
     _require_wearers(config, () if init is None else init.info.slots, cached, place)
-    foreground = config.adapter.garment_tokens == "foreground"
+    foreground = config.adapter.garment_tokens != "all"
     origin = [base.sha256, *([] if init is None else [init.identity])]
     origin += [] if dists is None else [dists.fingerprint]
     data = DressingData(

@@ -87,10 +87,10 @@ class AdapterSettings(Section):
     null_token: bool = setting(
         True, "Whether a pixel may attend to no garment, by a key of its own with a zero value.", unit="yes or no"
     )
-    garment_tokens: Literal["all", "foreground"] = setting(
-        "foreground",
+    garment_tokens: Literal["all", "foreground", "cropped"] = setting(
+        "cropped",
         "Whether the whole garment picture takes part, or only those of its cells that show the garment: all of them where it is "
-        "not told from its ground. What is left out costs nothing.",
+        "not told from its ground. What is left out costs nothing; cropped: nor does reading what lies around the garment.",
         unit="cells",
     )
     init: Path | None = setting(

@@ -22,6 +22,7 @@ from torch.nn import functional
 from ...anydressing_core.garment_kv import GarmentKV
 from ..model.adapter import Adapter
 from ..model.dressing import DressingModel
+from ..model.garment_tokens import Part
 from ..model.outfits import Outfits
 from ..model.processors import GarmentsRole, garment_features
 from ..model.shared_reference import SharedReference
@@ -54,7 +55,7 @@ class PooledTokens(DressingModel):
             site.key: functional.layer_norm(tokens[str(site.channels)], (site.channels,)).to(self.unet.dtype)
             for site in self.adapter.info.unet.sites
         }
-        return self._laid_out(normed, outfits, maps)
+        return self._laid_out([Part.whole(outfits, "all")], [normed], outfits, maps)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ ARMS: Mapping[str, StudyArm] = MappingProxyType(
         "attn_output": StudyArm("D1: features are attention's output", {"adapter.feature_tap": "attn_output"}),
         "no_null": StudyArm("D2: no null token", {"adapter.null_token": False}, seeds=3),
         "foreground": StudyArm("tokens of the garment alone", {"adapter.garment_tokens": "foreground"}),
+        "cropped": StudyArm(
+            "tokens of the garment alone, read without its ground", {"adapter.garment_tokens": "cropped"}
+        ),
         "half": StudyArm("garments at half size", of="full", half=True),
         "strength": StudyArm("D8: strength 0.7", of="full", strength=0.7),
         "mix": StudyArm("the paper's own mix: one garment laid flat, the other cut out", mix=True),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from ...anydressing_core.garment_kv import GarmentKV, garment_kv, project_garmen
 from ...anydressing_core.sites import AttentionSite
 from .adapter import Adapter
 from .dresser import Preparation
-from .garment_tokens import Packing, packings, token_mask
+from .garment_tokens import Part, parts_of, side_by_side, token_mask
 from .outfits import Outfits
 from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
 from .reference import Reference
@@ -67,27 +67,33 @@ class DressingModel(nn.Module):
 
     def garments(self, outfits: Outfits, *, maps: bool = True) -> dict[str, GarmentKV]:
         """Run GarmentsNet over all garments in parallel and lay their K' and V' out, person by person."""
-        role = GarmentsRole(self.adapter.loras(outfits.slots), self.adapter.info.feature_tap)
-        return self._laid_out(garment_features(self.unet, outfits.latents.to(self.unet.dtype), role), outfits, maps)
+        parts = parts_of(outfits, self.adapter.info.garment_tokens, self.adapter.info.unet.stride)
+        read = [self._read(part, [outfits.slots[row] for row in part.rows]) for part in parts]
+        return self._laid_out(parts, read, outfits, maps)
 
-    def _laid_out(self, features: Mapping[str, Tensor], outfits: Outfits, maps: bool) -> dict[str, GarmentKV]:
-        """features: site key -> (G, L_g, C)."""
-        counted = None if self.adapter.info.garment_tokens == "all" else outfits.cells
-        packing = packings(counted, self.adapter.info.unet.sites)
-        return {
-            site.key: self._at_site(site, features[site.key], packing.get(site.key), outfits, maps)
-            for site in self.adapter.info.unet.sites
-        }
+    def _read(self, part: Part, slots: Sequence[str]) -> dict[str, Tensor]:
+        role = GarmentsRole(self.adapter.loras(slots), self.adapter.info.feature_tap)
+        return garment_features(self.unet, part.latents.to(self.unet.dtype), role)
+
+    def _laid_out(
+        self, parts: Sequence[Part], read: Sequence[Mapping[str, Tensor]], outfits: Outfits, maps: bool
+    ) -> dict[str, GarmentKV]:
+        """read: of each part, site key -> (g, L_g, C)."""
+        sites, laid_out = self.adapter.info.unet.sites, dict[str, GarmentKV]()
+        packings = [part.packings(sites) for part in parts]
+        for site in sites:
+            packed = [of_part.get(site.key) for of_part in packings]
+            features, there = side_by_side(parts, [one[site.key] for one in read], packed)
+            laid_out[site.key] = self._at_site(site, features, there, outfits, maps)
+        return laid_out
 
     def _at_site(
-        self, site: AttentionSite, features: Tensor, packing: Packing | None, outfits: Outfits, maps: bool
+        self, site: AttentionSite, features: Tensor, there: Tensor | None, outfits: Outfits, maps: bool
     ) -> GarmentKV:
-        """features: (G, L_g, C). packing: None where all of them take part."""
+        """features: (G, M, C), of which some may only fill. there: (G, M) bool, which do not; None for all."""
         dressing = self.adapter.site(site.key)
         to_k, to_v = (weight.to(features) for weight in (dressing.to_k.weight, dressing.to_v.weight))
-        key, value = project_garment(
-            features if packing is None else packing.pack(features), to_k, to_v
-        )  # -> (G, M, C)
+        key, value = project_garment(features, to_k, to_v)  # -> (G, M, C)
         index = outfits.worn.clamp(min=0)
         null = dressing.null
         return garment_kv(
@@ -95,7 +101,7 @@ class DressingModel(nn.Module):
             list(value[index].unbind(1)),
             self.adapter.info.unet.heads,
             null=None if null is None else (null[0].to(features), null[1]),
-            token_mask=token_mask(outfits.worn, packing, key.shape[1]),
+            token_mask=token_mask(outfits.worn, there, key.shape[1]),
             maps=maps,
         )
 

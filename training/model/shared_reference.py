@@ -10,6 +10,7 @@ from einops import rearrange
 
 from ...anydressing_core.garment_kv import GarmentKV
 from .dressing import DressingModel
+from .garment_tokens import Part
 from .outfits import Outfits
 from .processors import GarmentsRole, garment_features
 
@@ -30,7 +31,7 @@ class SharedReference(DressingModel):
             key: rearrange(features[key], "b (h n w) c -> (b n) (h w) c", b=people, h=grid[0], n=most)
             for key, grid in sites.items()
         }
-        return self._laid_out(apart, own, maps)
+        return self._laid_out([Part.whole(own, self.adapter.info.garment_tokens)], [apart], own, maps)
 
 
 def _unrolled(outfits: Outfits) -> Outfits:

@@ -397,7 +397,7 @@ def test_a_new_kind_of_garment_is_trained_alone(commands, make_config, smoke, sm
 def test_a_new_kind_keeps_how_the_others_are_read(commands, config, finished):
     new = ("--slots", "upper,lower,hat", "--init", finished)
     status, output = commands.run("train", config, *new, "--set", "adapter.garment_tokens='all'")
-    assert_refused(status, output, "init: the file was trained with garment_tokens = 'foreground'")
+    assert_refused(status, output, "init: the file was trained with garment_tokens = 'cropped'")
     status, output = commands.run("train", config, *new, "--set", "data.resolution=[96, 72]")
     assert_refused(status, output, "init: the file was trained with resolution = (64, 48)")
 

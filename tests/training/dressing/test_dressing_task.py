@@ -128,7 +128,7 @@ def eq_15(task, batch):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "tolerance"), [("all", 1e-5), ("foreground", 1e-4)]
+    ("tokens", "tolerance"), [("all", 1e-5), ("foreground", 1e-4), ("cropped", 1e-4)]
 )  # of own tokens rounding is 3e-5 of the largest gradient
 def test_the_loss_and_its_gradient_are_eq_15(make_task, tokens, tolerance):
     task = make_task(f"adapter.garment_tokens={tokens}")
@@ -211,14 +211,14 @@ def test_checkpointing_changes_no_gradient(task, make_task):
 
 
 @pytest.mark.parametrize("tap", ["attn_input", "attn_output"])
-@pytest.mark.parametrize("tokens", ["all", "foreground"])
+@pytest.mark.parametrize("tokens", ["all", "foreground", "cropped"])
 def test_a_mixed_batch_is_the_mean_of_its_people(make_task, tap, tokens):
     task = make_task("losses.texture=0.0", f"adapter.feature_tap={tap}", f"adapter.garment_tokens={tokens}")
     samples = samples_of(task)
     samples[0] = replace(samples[0], garments=samples[0].garments[1:])
     assert [len(sample.garments) for sample in samples] == [1, 2, 3, 3]
     batch = task.data.collate(samples)
-    assert (batch.outfits.cells is not None) == (tokens == "foreground")
+    assert (batch.outfits.cells is not None) == (tokens != "all")
     with torch.no_grad():
         together = task.losses(batch, measure=False)
         alone = [task.losses(task.data.collate([sample]), measure=False) for sample in samples]

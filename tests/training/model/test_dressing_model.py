@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.checkpoint import expected_tensors
@@ -76,6 +78,20 @@ def test_background_tokens_can_be_left_out(make_model):
     assert not torch.allclose(all_tokens.noise, foreground.noise, atol=1e-4)
     full = model(noisy, timestep, text, outfits([[0, 1]], cells=torch.ones_like(cells)))
     torch.testing.assert_close(full.noise, all_tokens.noise, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_cropped_garment_is_read_as_if_its_crop_were_all_of_it(make_model):
+    model = make_model(garment_tokens="cropped")
+    noisy, timestep, text = people(1)
+    cells = torch.zeros(3, 8, 6, dtype=torch.bool)
+    cells[0, 5:7, 1:3] = True  # the coarsest token is two cells wide, so it lies in rows 4 to 8 and columns 0 to 4
+    worn = outfits([[0, -1]], cells=cells)
+    part = replace(worn, latents=worn.latents[..., 4:8, 0:4], cells=cells[..., 4:8, 0:4])
+    cropped = model(noisy, timestep, text, worn).noise
+    torch.testing.assert_close(cropped, model(noisy, timestep, text, part).noise, atol=1e-5, rtol=1e-5)
+    whole = make_model(garment_tokens="foreground")(noisy, timestep, text, worn).noise
+    assert not torch.allclose(cropped, whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("feature_tap", ["attn_input", "attn_output"])

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which tokens of a batch's garments take part: none is lost, moved or another garment's."""
+"""What is read of a batch's garments, and which tokens take part: none is lost, moved or another garment's."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from comfyui_anydressing.training.model.garment_tokens import Packing
+from comfyui_anydressing.anydressing_core.sites import SD15
+from comfyui_anydressing.training.model.garment_tokens import Packing, parts_of, side_by_side
+from comfyui_anydressing.training.model.outfits import Outfits
 
-HEIGHT, WIDTH = 24, 16
+HEIGHT, WIDTH, STRIDE = 24, 16, 4
+FINE, COARSE = SD15.sites[0], next(site for site in SD15.sites if site.stride == STRIDE)
 
 
 @pytest.fixture
@@ -48,3 +53,64 @@ def test_a_gradient_reaches_what_takes_part_alone(cells):
     kept, there = packing.pack(tokens), packing.there
     (grad,) = torch.autograd.grad((kept * there[..., None]).sum(), [tokens])
     assert torch.equal(grad[0, :, 0] > 0, cells[0].flatten())
+
+
+def some_outfits(shown):
+    """Latents that know where they are and whose: row, column, garment, 0. shown: (G, h, w) bool."""
+    rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    own = [torch.stack([rows, columns, torch.full_like(rows, whose), 0 * rows]) for whose in range(len(shown))]
+    return Outfits(torch.stack(own).float(), ["upper"] * len(shown), torch.arange(len(shown))[None], shown)
+
+
+def tokens_at(parts, site):
+    """What the calls read at a site, laid side by side: every token knows the first cell that it sees, (G, M, 4)."""
+    read = [part.latents[..., :: site.stride, :: site.stride].flatten(2).transpose(1, 2) for part in parts]
+    return side_by_side(parts, read, [part.packings(SD15.sites).get(site.key) for part in parts])
+
+
+@pytest.fixture
+def four(cells):
+    """The three, and behind them a second small one."""
+    other = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.bool)
+    other[0, 17:23, 3:6] = True
+    return some_outfits(torch.cat([cells, other]))
+
+
+@pytest.mark.parametrize("tokens", ["foreground", "cropped"])
+@pytest.mark.parametrize("site", [FINE, COARSE], ids=["fine", "coarse"])
+def test_a_crop_has_every_token_that_shows_its_garment_once_in_its_place(four, site, tokens):
+    read, there = tokens_at(parts_of(four, tokens, STRIDE), site)
+    assert len(read) == len(there) == 4
+    step = site.stride
+    for whose, (own, mask) in enumerate(zip(read, there, strict=True)):
+        seen = four.cells[whose] if four.cells[whose].any() else torch.ones_like(four.cells[whose])
+        want = {(row // step * step, column // step * step, whose, 0) for row, column in seen.nonzero().tolist()}
+        assert {tuple(map(int, token)) for token in own[mask]} == want
+        assert int(mask.sum()) == len(want)
+
+
+def test_crops_of_one_size_are_read_together_and_nothing_around_them(four):
+    parts = parts_of(four, "cropped", STRIDE)
+    assert [(part.rows, tuple(part.latents.shape[-2:])) for part in parts] == [
+        ([0, 3], (8, 8)),
+        ([1], (8, 16)),
+        ([2], (24, 16)),
+    ]
+
+
+def test_all_that_is_whole_is_left_as_it_is(four):
+    for tokens, outfits in (("all", four), ("cropped", replace(four, cells=None))):
+        (part,) = parts_of(outfits, tokens, STRIDE)
+        assert part.latents is four.latents
+        read = torch.randn(4, HEIGHT * WIDTH, 4)
+        kept, there = side_by_side([part], [read], [part.packings(SD15.sites).get(FINE.key)])
+        assert kept is read
+        assert there is None
+
+
+def test_a_gradient_reaches_what_a_crop_has(four):
+    four.latents.requires_grad_()
+    read, there = tokens_at(parts_of(four, "cropped", STRIDE), FINE)
+    (read * there[..., None]).sum().backward()
+    assert torch.equal(four.latents.grad[0, 0] > 0, four.cells[0])
+    assert torch.equal(four.latents.grad[3, 0] > 0, four.cells[3])
