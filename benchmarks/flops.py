@@ -83,9 +83,9 @@ COUNTED = {
     REFERENCE: f"no file: K, V of all tokens at {LEVELS} levels of noise, read once; one softmax over them and the picture's own, heads "
     "widened, at the decoder's sites of the conditional row.",
     REFERENCE_FOREGROUND: "the same with half the tokens, as a garment that half fills its picture has it.",
-    AS_RUN: "with a null token, the garments' own tokens; computed for the share of queries, and of steps, "
+    AS_RUN: "with a null token, the garments' own tokens, read in crops; computed for the share of queries, and of steps, "
     "that was recorded in the doll's world, the mean over 30 steps of which two are whole.",
-    AS_RUN_ALL: "the same with all tokens of the garments' pictures.",
+    AS_RUN_ALL: "the same with all tokens of the garments' whole pictures.",
     AS_RUN_HALF: "as the first, half the height and half the width.",
     REFERENCE_AS_RUN: "the garments' own tokens, computed for the share of queries that was recorded, in every step.",
     REFERENCE_AS_RUN_HALF: "the same, half the height and half the width.",
@@ -187,6 +187,14 @@ class Meter:
         """One garment's pass through GarmentsNet, with its LoRAs."""
         return flops(lambda: garment_features(self.unet, _latent(size), GarmentsRole(_loras(), "attn_input")))
 
+    def cropped_net(self, size: tuple[int, int], run: Recorded) -> int:
+        """The same of the part of its canvas in which a garment lies: attention goes with the square of the tokens, all else with
+        their number, which two counts tell apart.
+        """
+        whole, quarter = self.garments_net(size), self.garments_net((size[0] // 2, size[1] // 2))
+        linear = (16 * quarter - whole) / 3
+        return round(linear * run.crop + (whole - linear) * run.squared)
+
     def reading(self, size: tuple[int, int]) -> int:
         """One garment's pass of reference mode, at one level of noise, up to the last site that is kept."""
         text = torch.empty(1, POSITIONS, SD15.cross_attention_dim, device="meta")
@@ -279,12 +287,14 @@ class Recorded:
     """What a run in the doll's world computed, mean over outfits (docs/evidence/worn.json).
 
     shares: by site of SD1.5, mean over the 30 steps of a picture. of_later_steps: the same of steps that compute, behind the
-    whole ones. kept: of a garment's tokens.
+    whole ones. kept: of a garment's tokens. crop, squared: which share of its canvas is read, and the square of that.
     """
 
     shares: Mapping[str, Share]
     of_later_steps: Mapping[str, Share]
     kept: float
+    crop: float
+    squared: float
 
     @classmethod
     def of(cls, arm: str) -> Recorded:
@@ -306,7 +316,8 @@ class Recorded:
             steps = Share(told("computed"), told("met"))
             later[site.key] = Share(*(ARMS[arm].every * share for share in steps))
             shares[site.key] = Share(*((WHOLE_STEPS + share * (STEPS - WHOLE_STEPS)) / STEPS for share in steps))
-        return cls(shares, later, figures["tokens kept"])
+        crops = [figures[what] for what in ("canvas read", "canvas read, squared")]
+        return cls(shares, later, figures["tokens kept"], *crops)
 
     def garments(self, size: tuple[int, int]) -> Garments:
         """Two, with their own tokens."""
@@ -320,8 +331,8 @@ def _as_run(meter: Meter) -> list[Cost]:
     for scheme, size in ((AS_RUN, FULL), (AS_RUN_ALL, FULL), (AS_RUN_HALF, HALF)):
         garments = Garments(2, size) if scheme == AS_RUN_ALL else run.garments(size)
         row = meter.row_as_run(lambda met: partial(schemes.dressed, garments=met, null_token=True), garments, run)
-        once = 2 * meter.garments_net(size) + meter.projection(garments)
-        costs.append(Cost(scheme, 2, meter.plain_row + row, once, meter.base))
+        net = meter.garments_net(size) if scheme == AS_RUN_ALL else meter.cropped_net(size, run)
+        costs.append(Cost(scheme, 2, meter.plain_row + row, 2 * net + meter.projection(garments), meter.base))
     run = Recorded.of(BY_REFERENCE)
     for scheme, size in ((REFERENCE_AS_RUN, FULL), (REFERENCE_AS_RUN_HALF, HALF)):
         row = meter.row_as_run(lambda met: partial(schemes.by_reference, garments=met), run.garments(size), run)

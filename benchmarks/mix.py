@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The paper's own mix of training data (Sec. 7.2) on the paper-doll world: what never seeing two garments laid flat costs. And
-once more, on fewer people than the ablation's, what the garments' own tokens alone are worth.
+once more, on fewer people than the ablation's, what the garments' own tokens alone are worth, and what reading nothing around them costs.
 
-python -m benchmarks.ablation train FOLDER --data MANIFEST --mixed MANIFEST --only full --only mix --only mix_jitter --only foreground
-python -m benchmarks.ablation measure FOLDER --outfits 100 --only full --only mix --only mix_jitter --only foreground
+python -m benchmarks.ablation train FOLDER --data MANIFEST --mixed MANIFEST --only full --only mix --only mix_jitter --only foreground --only cropped
+python -m benchmarks.ablation measure FOLDER --outfits 100 --only full --only mix --only mix_jitter --only foreground --only cropped
 python -m benchmarks.mix page FOLDER
 """
 
@@ -21,8 +21,15 @@ SAW_PAIRS = "full"
 SEEN = (SAW_PAIRS, *(name for name, arm in ARMS.items() if arm.mix))
 """The arms whose pictures the page shows."""
 
-CHANGES = (("full", "mix"), ("full", "mix_jitter"), ("mix", "mix_jitter"), ("full", "foreground"))
-PAGE_OF_MIX = StudyPage("mix", {name: ARMS[name].title for name in (*SEEN, "foreground")}, CHANGES)
+CHANGES = (
+    ("full", "mix"),
+    ("full", "mix_jitter"),
+    ("mix", "mix_jitter"),
+    ("full", "foreground"),
+    ("full", "cropped"),
+    ("foreground", "cropped"),
+)
+PAGE_OF_MIX = StudyPage("mix", {name: ARMS[name].title for name in (*SEEN, "foreground", "cropped")}, CHANGES)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

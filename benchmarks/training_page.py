@@ -28,7 +28,7 @@ def page(
     of_half: list[StepPart],
     measured: Measurement | None,
 ) -> str:
-    """docs/training-memory.md. counted: for garments that fill their pictures. of_half: for those that half fill them."""
+    """docs/training-memory.md. counted: for garments that fill their pictures. of_half: for those that lie in half of them."""
     sections = [
         _INTRODUCTION.format(versions=versions(), margin=MARGIN),
         _presets_section(presets, table, flops),
@@ -56,7 +56,7 @@ def _presets_section(presets: dict[str, TrainConfig], table: Presets, flops: dic
     lines = [
         "## The presets",
         "",
-        "GiB, for garments that fill their pictures; others leave tokens out. The peak is frozen + trained + held + the larger",
+        "GiB, for garments that fill their pictures; of others less is read. The peak is frozen + trained + held + the larger",
         "of working and texture. `anydressing doctor` reads this table too (training/presets/memory.json).",
         "",
         "| preset | precision | batch | checkpointing | frozen | trained | held | working | texture | **peak** | card | TFLOP |",
@@ -111,8 +111,8 @@ def _parts_section(counted: list[StepPart], of_half: list[StepPart]) -> str:
         "|---|---|---|---|",
     ]
     base, encoded, attention, texture = counted
-    half = replace(of_half[2], name="the same, garments that half fill their pictures")
-    for part in (base, encoded, attention, half, texture):
+    less = [replace(part, name="the same, garments that lie in half of their pictures") for part in of_half]
+    for part in (base, encoded, less[1], attention, less[2], texture):
         lines.append(
             f"| {part.name} | {part.forward / 1e12:.2f} | {part.backward / 1e12:.2f} | {part.held / GIB:.2f} |"
         )
@@ -121,7 +121,7 @@ def _parts_section(counted: list[StepPart], of_half: list[StepPart]) -> str:
     lines += [
         "",
         f"A step takes {mean / 1e12:.1f} TFLOP a person on average, since {TEXTURE_SHARE:.1%} of the timesteps have texture",
-        f"losses, {mean_of_half / 1e12:.1f} where garments half fill their pictures; that is {mean / (base.forward + base.backward):.1f} and "
+        f"losses, {mean_of_half / 1e12:.1f} where garments lie in half of their pictures; that is {mean / (base.forward + base.backward):.1f} and "
         f"{mean_of_half / (base.forward + base.backward):.1f} times the undressed U-Net's.",
         f"Checkpointing computes up to {again / 1e12:.1f} TFLOP of the U-Net's forward passes again.",
     ]
