@@ -94,8 +94,7 @@ class GarmentKV:
         assert not self.columns.masked
         if tuple(garments) == tuple(range(len(self.counts))):
             return self
-        starts = [sum(self.counts[:index]) for index in range(len(self.counts))]
-        kept = [slice(starts[index], starts[index] + self.counts[index]) for index in garments]
+        kept = [self._tokens_of(index) for index in garments]
         keys, values = [self.key[:, span] for span in kept], [self.value[:, span] for span in kept]
         counts = tuple(self.counts[index] for index in garments)
         if self.null_bias is not None:
@@ -108,13 +107,16 @@ class GarmentKV:
 
     def alone(self, garment: int) -> GarmentKV:
         """One garment's tokens, and the null token with the share that it has beside all of them. All N columns stay."""
-        first = sum(self.counts[:garment])
-        kept = [slice(first, first + self.counts[garment])]
+        kept = self._tokens_of(garment)
+        key, value = self.key[:, kept], self.value[:, kept]
         if self.columns.null:
-            kept.append(slice(-1, None))
+            key, value = (torch.cat([own, part[:, -1:]], dim=1) for own, part in ((key, self.key), (value, self.value)))
         counts = tuple(count * (index == garment) for index, count in enumerate(self.counts))
-        key, value = (torch.cat([part[:, span] for span in kept], dim=1) for part in (self.key, self.value))
         return replace(self, key=key, value=value, counts=counts)
+
+    def _tokens_of(self, garment: int) -> slice:
+        first = sum(self.counts[:garment])
+        return slice(first, first + self.counts[garment])
 
 
 def project_garment(features: Tensor, to_k: Tensor, to_v: Tensor) -> tuple[Tensor, Tensor]:

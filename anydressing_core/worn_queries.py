@@ -207,7 +207,10 @@ class WornQueries:
         for garment, count in parts if computed else ():
             share += count / query.shape[1]
             met += count / query.shape[1] * (1.0 if garment is None else garments.counts[garment] / tokens)
-        self.computed.setdefault(site, []).append(share)
+        self._add(site, share, met)
+
+    def _add(self, site: str, computed: float, met: float) -> None:
+        self.computed.setdefault(site, []).append(computed)
         self.met.setdefault(site, []).append(met)
 
 

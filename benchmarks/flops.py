@@ -307,13 +307,10 @@ class Recorded:
             grid = site.grid(*FULL)
             alike = (coarsest if grid[0] <= 12 else finest)[site.stage]
             names = [finer(one, grid) if grid in FINER else one for one in alike]
-
-            def told(which: str, names: Sequence[str] = names) -> float:
-                mean = sum(figures.get(f"{which} at {name}, free", 0.0) for name in names) / len(names)
-                # Without the first steps, which are whole.
-                return (mean * RECORDED_STEPS - WHOLE_STEPS) / (RECORDED_STEPS - WHOLE_STEPS)
-
-            steps = Share(told("computed"), told("met"))
+            told = [[figures.get(f"{which} at {name}, free", 0.0) for name in names] for which in Share._fields]
+            means = [sum(of_sites) / len(names) for of_sites in told]
+            # Without the first steps, which are whole.
+            steps = Share(*((mean * RECORDED_STEPS - WHOLE_STEPS) / (RECORDED_STEPS - WHOLE_STEPS) for mean in means))
             later[site.key] = Share(*(ARMS[arm].every * share for share in steps))
             shares[site.key] = Share(*((WHOLE_STEPS + share * (STEPS - WHOLE_STEPS)) / STEPS for share in steps))
         crops = [figures[what] for what in ("canvas read", "canvas read, squared")]

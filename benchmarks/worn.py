@@ -199,10 +199,6 @@ class FinerToo(WornQueries):
                 self._add(finer(site.key, grid), float(all_ + some), float(all_ + some / garments))
         return super()._choose(sites)
 
-    def _add(self, name: str, computed: float, met: float) -> None:
-        self.computed.setdefault(name, []).append(computed)
-        self.met.setdefault(name, []).append(met)
-
 
 def finer(site: str, grid: Size) -> str:
     """What a share is called that a site's maps would leave to compute on another grid."""

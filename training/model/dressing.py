@@ -14,7 +14,7 @@ from ...anydressing_core.garment_kv import GarmentKV, garment_kv, project_garmen
 from ...anydressing_core.sites import AttentionSite
 from .adapter import Adapter
 from .dresser import Preparation
-from .garment_tokens import Part, parts_of, side_by_side, token_mask
+from .garment_tokens import Part, packings, parts_of, side_by_side, token_mask
 from .outfits import Outfits
 from .processors import DressingRole, GarmentsRole, dressed_prediction, garment_features, install
 from .reference import Reference
@@ -80,9 +80,9 @@ class DressingModel(nn.Module):
     ) -> dict[str, GarmentKV]:
         """read: of each part, site key -> (g, L_g, C)."""
         sites, laid_out = self.adapter.info.unet.sites, dict[str, GarmentKV]()
-        packings = [part.packings(sites) for part in parts]
+        of_parts = [packings(part.cells, sites) for part in parts]
         for site in sites:
-            packed = [of_part.get(site.key) for of_part in packings]
+            packed = [of_part.get(site.key) for of_part in of_parts]
             features, there = side_by_side(parts, [one[site.key] for one in read], packed)
             laid_out[site.key] = self._at_site(site, features, there, outfits, maps)
         return laid_out

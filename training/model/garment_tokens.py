@@ -48,6 +48,15 @@ class Packing:
         return tokens.gather(1, self.order[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
+def packings(cells: Tensor | None, sites: Sequence[AttentionSite]) -> dict[str, Packing]:
+    """Site key -> how its tokens are packed; sites of one grid share it, and nothing is packed where nobody knows."""
+    if cells is None:
+        return {}
+    grids = {site.key: site.grid(*cells.shape[-2:]) for site in sites}
+    of_grid = {grid: Packing.of(cells, grid) for grid in set(grids.values())}
+    return {key: of_grid[grid] for key, grid in grids.items()}
+
+
 @dataclass(frozen=True)
 class Part:
     """Garments that are read in one call. rows: which of the batch's. latents: (g, 4, h, w). cells: (g, h, w) bool, which of
@@ -63,14 +72,6 @@ class Part:
         """All garments with the whole of their canvases."""
         cells = None if tokens == "all" else outfits.cells
         return cls(range(len(outfits.latents)), outfits.latents, cells)
-
-    def packings(self, sites: Sequence[AttentionSite]) -> dict[str, Packing]:
-        """Site key -> how its tokens are packed; sites of one grid share it, and nothing is packed where nobody knows."""
-        if self.cells is None:
-            return {}
-        grids = {site.key: site.grid(self.cells.shape[-2], self.cells.shape[-1]) for site in sites}
-        of_grid = {grid: Packing.of(self.cells, grid) for grid in set(grids.values())}
-        return {key: of_grid[grid] for key, grid in grids.items()}
 
 
 def parts_of(outfits: Outfits, tokens: GarmentTokens, stride: int) -> list[Part]:

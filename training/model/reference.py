@@ -20,7 +20,7 @@ from ...anydressing_core.places import Places, probe_site
 from ...anydressing_core.reference_attention import CONTRAST, fair_weight, reference_kv, reference_sites
 from ...anydressing_core.sites import AttentionSite, UNetShape
 from ..base.schedule import NoiseSchedule
-from .garment_tokens import Packing, Part, token_mask
+from .garment_tokens import Packing, packings, token_mask
 from .outfits import Outfits
 from .processors import ReadingRole, ReferenceStep, read_tokens
 
@@ -52,7 +52,7 @@ def read_garments(
     noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(latents)
     prompt = latents.new_zeros(1, 1, shape.cross_attention_dim) if text is None else text
     prompt = prompt.to(unet.device, unet.dtype).expand(len(latents), -1, -1)
-    packing = Part.whole(outfits, "foreground").packings(kept)
+    packing = packings(outfits.cells, kept)
     levels: dict[int, dict[str, GarmentKV]] = {}
     for timestep in sorted(timesteps or level_timesteps()):
         noisy = schedule.add_noise(latents, noise.expand_as(latents), torch.tensor([timestep]))

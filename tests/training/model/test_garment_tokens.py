@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_anydressing.anydressing_core.sites import SD15
-from comfyui_anydressing.training.model.garment_tokens import Packing, parts_of, side_by_side
+from comfyui_anydressing.training.model.garment_tokens import Packing, packings, parts_of, side_by_side
 from comfyui_anydressing.training.model.outfits import Outfits
 
 HEIGHT, WIDTH, STRIDE = 24, 16, 4
@@ -65,7 +65,7 @@ def some_outfits(shown):
 def tokens_at(parts, site):
     """What the calls read at a site, laid side by side: every token knows the first cell that it sees, (G, M, 4)."""
     read = [part.latents[..., :: site.stride, :: site.stride].flatten(2).transpose(1, 2) for part in parts]
-    return side_by_side(parts, read, [part.packings(SD15.sites).get(site.key) for part in parts])
+    return side_by_side(parts, read, [packings(part.cells, SD15.sites).get(site.key) for part in parts])
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_all_that_is_whole_is_left_as_it_is(four):
         (part,) = parts_of(outfits, tokens, STRIDE)
         assert part.latents is four.latents
         read = torch.randn(4, HEIGHT * WIDTH, 4)
-        kept, there = side_by_side([part], [read], [part.packings(SD15.sites).get(FINE.key)])
+        kept, there = side_by_side([part], [read], [packings(part.cells, SD15.sites).get(FINE.key)])
         assert kept is read
         assert there is None
 
